@@ -1,0 +1,213 @@
+"""The nouns that every room shares: what was found, whose it is, what is to be done, what became of it.
+
+Everything here is plain, frozen and JSON-able: the ledger writes it, `--json` prints it, tests compare it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+__all__ = [
+    "Action",
+    "Claim",
+    "Deadline",
+    "Evidence",
+    "Identity",
+    "Listing",
+    "Object",
+    "Outcome",
+    "Plan",
+    "Record",
+    "Result",
+    "Scope",
+    "Verb",
+]
+
+# An identity is made by a kind and only ever compared: (pid, starttime), (netns inode, ifindex, name), mount id ...
+Identity = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """One thing on the host, as its kind listed it.
+
+    `key` names it within its kind (what a person types after "kind:"); `identity` is stronger than that name
+    and is compared just before acting, so that a recreated object is never taken for the old one.
+    `facts` is what the kind read about it: JSON types only.
+    """
+
+    kind: str
+    key: str
+    identity: Identity
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}:{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One piece of proof: where it was read (kernel, api, database, disk, dpkg, ledger) and what it says."""
+
+    source: str
+    text: str
+
+
+class Verb(str, Enum):
+    """What is to be done with an object."""
+
+    REMOVE = "remove"
+    RETURN = "return"  # give back to the host what was lent to the product: a network card in a container
+    KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A product's word about an object, and what it rests on.
+
+    An unproven claim never removes anything: it is a reason to show the object and say why it stays.
+    `rank` orders objects of one kind that must go one after the other (lower first).
+    `advice` is the command by which a person would remove what stays. `counts` says whether an object that
+    stays is something left over (unproven but tied to the product) or something that policy keeps.
+    """
+
+    product: str
+    object: Object
+    verb: Verb
+    proven: bool
+    reason: str
+    evidence: tuple[Evidence, ...]
+    rank: int = 0
+    advice: str = ""
+    counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a product has written down about itself: an instance, a network, a pool.
+
+    Readers return these from the API, the database, the disk and the ledger alike; `source` tells which.
+    """
+
+    type: str
+    name: str
+    source: str
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What the products that are asked about have declared, so that a kind knows where to look."""
+
+    units: tuple[str, ...] = ()  # unit names, or fnmatch patterns
+    directories: tuple[str, ...] = ()  # absolute paths of directories, sockets, symlinks
+    accounts: tuple[str, ...] = ()  # users and groups
+    sysctls: tuple[str, ...] = ()  # dotted names
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a kind found, and what it could not read (one line each)."""
+
+    objects: tuple[Object, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One line of a plan."""
+
+    verb: Verb
+    object: Object
+    product: str
+    reason: str
+    evidence: tuple[Evidence, ...]
+    rank: int = 0
+    advice: str = ""
+    counts: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.object.id
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An ordered list of actions; `faults` is what could not be read, so the plan may not be the whole."""
+
+    products: tuple[str, ...]
+    actions: tuple[Action, ...]
+    faults: tuple[str, ...] = ()
+
+    def doing(self) -> tuple[Action, ...]:
+        """The actions that change the host, in order."""
+        return tuple(a for a in self.actions if a.verb is not Verb.KEEP)
+
+    def keeping(self) -> tuple[Action, ...]:
+        return tuple(a for a in self.actions if a.verb is Verb.KEEP)
+
+    def left(self) -> tuple[Action, ...]:
+        """What `verify` calls left: all that would be removed, and what stays though it counts."""
+        return tuple(a for a in self.actions if a.verb is not Verb.KEEP or a.counts)
+
+
+class Result(str, Enum):
+    """What became of an action."""
+
+    DONE = "done"
+    GONE = "gone"  # it had vanished by itself, which is what was wanted
+    CHANGED = "changed"  # another object has its name now: left alone
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an action: `detail` is the cause of a failure; `seconds` how long its batch took."""
+
+    action: Action
+    result: Result
+    detail: str = ""
+    seconds: float = 0.0
+
+
+class Deadline:
+    """A point in time that every wait below it respects. Seconds, monotonic."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self._end - time.monotonic())
+
+    def passed(self) -> bool:
+        return self.left() <= 0.0
+
+    def within(self, seconds: float) -> Deadline:
+        """A deadline of its own that does not outlive this one."""
+        return Deadline(min(seconds, self.left()))
+
+
+def merge(listings: Iterable[Listing]) -> Listing:
+    """One listing of many, in order."""
+    objects: list[Object] = []
+    faults: list[str] = []
+    for listing in listings:
+        objects.extend(listing.objects)
+        faults.extend(listing.faults)
+    return Listing(tuple(objects), tuple(faults))
+
+
+def by_kind(actions: Sequence[Action]) -> dict[str, list[Action]]:
+    """Actions in groups of their kinds, order kept."""
+    groups: dict[str, list[Action]] = {}
+    for action in actions:
+        groups.setdefault(action.object.kind, []).append(action)
+    return groups

@@ -1,0 +1,74 @@
+"""Thin wrappers of the system calls that Python 3.10 has no name for. Each raises OSError with its path.
+
+Nothing is decided here. Flags are spelled as in the kernel's headers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+
+__all__ = ["mount_propagation", "openat2", "setns", "umount2"]
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+SYS_OPENAT2 = 437  # the same number on every architecture: it came after the tables were joined (5.6)
+LOOP_CLR_FD = 0x4C01
+
+
+def oserror(call: str, path: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{call}: {os.strerror(number)}", path)
+
+
+def umount2(path: str, flags: int = 0) -> None:
+    """umount2(2). Raises OSError."""
+    if libc.umount2(os.fsencode(path), flags) < 0:
+        raise oserror("umount2", path)
+
+
+def mount_propagation(path: str, flags: int) -> None:
+    """mount(2) that only changes a mount's propagation: flags such as MS_PRIVATE | MS_REC. Raises OSError."""
+    if libc.mount(None, os.fsencode(path), None, ctypes.c_ulong(flags), None) < 0:
+        raise oserror("mount", path)
+
+
+def setns(fd: int, nstype: int) -> None:
+    """setns(2) for the calling thread. Raises OSError."""
+    if libc.setns(fd, nstype) < 0:
+        raise oserror("setns", f"fd {fd}")
+
+
+def openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
+    """openat2(2), for what open(2) cannot refuse: crossing a mount (RESOLVE_NO_XDEV), following a symlink.
+
+    Returns a file descriptor. Raises OSError; EXDEV says that a mount is in the way, bind mounts included.
+    """
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
+    fd: int = libc.syscall(
+        ctypes.c_long(SYS_OPENAT2), ctypes.c_int(dirfd), ctypes.c_char_p(os.fsencode(path)),
+        ctypes.c_char_p(how), ctypes.c_size_t(len(how)),
+    )  # fmt: skip
+    if fd < 0:
+        raise oserror("openat2", path)
+    return fd
+
+
+def loop_clear(path: str) -> None:
+    """Detach a loop device from its file (loop(4), LOOP_CLR_FD). Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, LOOP_CLR_FD)
+    finally:
+        os.close(fd)
