@@ -6,7 +6,7 @@ Everything here is plain, frozen and JSON-able: the ledger writes it, `--json` p
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -21,8 +21,10 @@ __all__ = [
     "Object",
     "Outcome",
     "Plan",
+    "Presence",
     "Record",
     "Result",
+    "Role",
     "Scope",
     "Verb",
 ]
@@ -66,25 +68,42 @@ class Verb(str, Enum):
     KEEP = "keep"
 
 
+class Role(str, Enum):
+    """What an object is to its product; plan.py's table says what follows from it."""
+
+    LIVE = "live"  # runs or stands in the kernel: processes, links, mounts, rules; and the files of /run
+    DATA = "data"  # what the package's own purge deletes
+    EXTERNAL = "external"  # the product's data at a place that the administrator chose
+    LENT = "lent"  # the administrator's, given to the product for a while
+    ADMIN = "admin"  # the administrator's, only connected with the product
+    SYSTEM = "system"  # settings of the host whose earlier value nobody knows
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A product's word about an object, and what it rests on.
 
     An unproven claim never removes anything: it is a reason to show the object and say why it stays.
-    `rank` orders objects of one kind that must go one after the other (lower first).
-    `advice` is the command by which a person would remove what stays. `counts` says whether an object that
-    stays is something left over (unproven but tied to the product) or something that policy keeps.
+    `rank` orders objects of one kind that must go one after the other (lower first). `advice` is the command by
+    which a person would remove or undo what stays.
     """
 
     product: str
     object: Object
-    verb: Verb
+    role: Role
     proven: bool
     reason: str
     evidence: tuple[Evidence, ...]
     rank: int = 0
     advice: str = ""
-    counts: bool = True
+
+
+class Presence(str, Enum):
+    """How much of a product's package is on the host."""
+
+    INSTALLED = "installed"
+    REMOVED = "removed"  # dpkg keeps its configuration (config-files), or stopped half-way
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,21 +212,3 @@ class Deadline:
     def within(self, seconds: float) -> Deadline:
         """A deadline of its own that does not outlive this one."""
         return Deadline(min(seconds, self.left()))
-
-
-def merge(listings: Iterable[Listing]) -> Listing:
-    """One listing of many, in order."""
-    objects: list[Object] = []
-    faults: list[str] = []
-    for listing in listings:
-        objects.extend(listing.objects)
-        faults.extend(listing.faults)
-    return Listing(tuple(objects), tuple(faults))
-
-
-def by_kind(actions: Sequence[Action]) -> dict[str, list[Action]]:
-    """Actions in groups of their kinds, order kept."""
-    groups: dict[str, list[Action]] = {}
-    for action in actions:
-        groups.setdefault(action.object.kind, []).append(action)
-    return groups

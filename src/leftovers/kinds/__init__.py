@@ -1,0 +1,58 @@
+"""Kinds of host objects: one file each. They know no product.
+
+This is the closed list, in the order in which a sweep goes through them (facts: "Safe order", all runtimes):
+what could bring something back goes first, what others stand on goes last.
+"""
+
+from __future__ import annotations
+
+from leftovers.kinds.accounts import Accounts
+from leftovers.kinds.apparmor import AppArmor
+from leftovers.kinds.cgroups import Cgroups
+from leftovers.kinds.files import Files
+from leftovers.kinds.kind import Kind, Look
+from leftovers.kinds.links import Links
+from leftovers.kinds.loops import LoopDevices
+from leftovers.kinds.mounts import Mounts
+from leftovers.kinds.netns import NetworkNamespaces
+from leftovers.kinds.nft import NftTables
+from leftovers.kinds.pools import StoragePools
+from leftovers.kinds.processes import Processes
+from leftovers.kinds.sysctls import Sysctls
+from leftovers.kinds.units import Units
+from leftovers.kinds.xtables import XtablesRules
+
+__all__ = ["KINDS", "Kind", "Look", "survey_order"]
+
+KINDS: tuple[Kind, ...] = (
+    Units(),
+    Processes(),
+    XtablesRules(),
+    NftTables(),
+    Links(),
+    NetworkNamespaces(),
+    Mounts(),
+    StoragePools(),
+    LoopDevices(),
+    AppArmor(),
+    Cgroups(),
+    Files(),
+    Accounts(),
+    Sysctls(),
+)
+
+
+def survey_order() -> list[Kind]:
+    """The kinds so that each comes after those that it needs."""
+    order: list[Kind] = []
+    names = {kind.name: kind for kind in KINDS}
+
+    def visit(kind: Kind) -> None:
+        if kind not in order:
+            for name in kind.needs:
+                visit(names[name])
+            order.append(kind)
+
+    for kind in KINDS:
+        visit(kind)
+    return order

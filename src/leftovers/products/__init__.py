@@ -1,0 +1,32 @@
+"""Products: one file each, each a description. This is the closed list; a product's file is loaded when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from leftovers.products.product import Directory, Product, Reader
+
+__all__ = ["NAMES", "Directory", "Product", "Reader", "load", "with_companions"]
+
+NAMES = ("incus", "lxcfs")
+
+
+def load(name: str) -> Product:
+    """The description of a product. Raises KeyError for a name that is not in NAMES."""
+    if name not in NAMES:
+        raise KeyError(name)
+    product: Product = importlib.import_module(f"leftovers.products.{name}").PRODUCT
+    return product
+
+
+def with_companions(names: Sequence[str]) -> list[Product]:
+    """The products asked for, each once, and after them those that only live for them."""
+    products = [load(name) for name in dict.fromkeys(names)]
+    present = {product.name for product in products}
+    for product in list(products):
+        for companion in product.companions:
+            if companion not in present:
+                present.add(companion)
+                products.append(load(companion))
+    return products

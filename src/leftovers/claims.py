@@ -1,0 +1,400 @@
+"""Whose is it? Rules that tie an object to a product by evidence, and the rounds in which they are asked.
+
+A rule looks at one object and at what is already proven, and returns a Finding or None. Proof spreads along
+relations (a monitor's child, that child's cgroup, all processes in that cgroup, the network namespace they live in,
+the veth that leads there), so the rules are asked again until nothing new is proven.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from leftovers.model import Claim, Evidence, Object, Presence, Record, Role
+from leftovers.mountinfo import Mount, below, place
+
+__all__ = ["Case", "Finding", "Rule", "attribute"]
+
+# More rounds than any chain of relations is long; each round must prove something new, so it ends earlier.
+ROUNDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule's answer. `facts` is added to the object's own, for the kind that will act on it."""
+
+    reason: str
+    evidence: tuple[Evidence, ...]
+    proven: bool = True
+    role: Role = Role.LIVE
+    rank: int = 0
+    advice: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Case:
+    """All that a product's rules may look at. `elsewhere` holds the proven claims of products asked before."""
+
+    product: str
+    presence: Presence
+    listed: Mapping[str, tuple[Object, ...]]
+    records: tuple[Record, ...] = ()
+    elsewhere: Mapping[str, Claim] = field(default_factory=dict)
+    claims: dict[str, Claim] = field(default_factory=dict)
+    # Proven objects by kind, kept beside `claims` because rules ask for them all the time.
+    _proven: dict[str, dict[str, Object]] = field(default_factory=dict)
+    _cache: dict[str, Any] = field(default_factory=dict)
+    # Where proven processes live: (cgroup | mntns | netns, value) to one pid. Asked for every object on the host,
+    # so a search through all processes each time would cost the square of a thousand containers.
+    _lives: dict[tuple[str, str | int], str] = field(default_factory=dict)
+
+    def objects(self, kind: str) -> tuple[Object, ...]:
+        return self.listed.get(kind, ())
+
+    def proven(self, kind: str) -> Iterable[Object]:
+        """The objects of a kind that are already proven this product's own."""
+        return self._proven.get(kind, {}).values()
+
+    def is_proven(self, kind: str, key: str) -> bool:
+        return key in self._proven.get(kind, {})
+
+    def add(self, claim: Claim) -> None:
+        self.claims[claim.object.id] = claim
+        if claim.proven and claim.role in (Role.LIVE, Role.DATA):
+            self._proven.setdefault(claim.object.kind, {})[claim.object.key] = claim.object
+            if claim.object.kind == "process":
+                self.locate(claim.object)
+
+    def locate(self, process: Object) -> None:
+        path = process.facts["cgroup"]
+        while path and path != "/":
+            self._lives.setdefault(("cgroup", path), process.key)
+            path = path.rpartition("/")[0]
+        if process.facts["nested"]:
+            for name in ("mntns", "netns"):
+                self._lives.setdefault((name, process.facts[name]), process.key)
+
+    def resident(self, place: str, value: str | int) -> str | None:
+        """The pid of a proven process in (or below) a cgroup, or of a proven container's process in a mount or
+        network namespace ("cgroup", "mntns", "netns"); None if there is none."""
+        return self._lives.get((place, value))
+
+    def records_of(self, type: str) -> Iterator[Record]:
+        return (record for record in self.records if record.type == type)
+
+    def cached(self, name: str, make: Callable[[], Any]) -> Any:
+        """A value that does not change while rules are asked, made once."""
+        if name not in self._cache:
+            self._cache[name] = make()
+        return self._cache[name]
+
+    def mounts(self) -> list[Mount]:
+        """Our own namespace's mounts, as mountinfo has them."""
+
+        def make() -> list[Mount]:
+            slots = Mount.__slots__
+            return [
+                Mount(**{name: mount.facts[name] for name in slots})
+                for mount in self.objects("mount")
+                if mount.facts["host"]
+            ]
+
+        mounts: list[Mount] = self.cached("mounts", make)
+        return mounts
+
+    def process(self, pid: int) -> Object | None:
+        table: dict[int, Object] = self.cached(
+            "processes", lambda: {obj.facts["pid"]: obj for obj in self.objects("process")}
+        )
+        return table.get(pid)
+
+
+Rule = Callable[[Object, Case], Finding | None]
+
+
+def attribute(case: Case, rules: Mapping[str, Sequence[Rule]], known: Mapping[str, Claim]) -> dict[str, Claim]:
+    """Ask a product's rules about every object until nothing new is proven. Returns its claims by object id.
+
+    `known` are claims that the ledger holds for objects of this boot with exactly the same identity: they count
+    as proof from the start.
+    """
+    for claim in known.values():
+        case.add(claim)
+    open_objects = [obj for kind in rules for obj in case.objects(kind) if obj.id not in case.claims]
+    for _ in range(ROUNDS):
+        left = []
+        news = 0
+        for obj in open_objects:
+            finding = ask(obj, case, rules[obj.kind])
+            if finding is None:
+                left.append(obj)
+                continue
+            claim = Claim(
+                product=case.product,
+                object=replace(obj, facts={**obj.facts, **finding.facts}) if finding.facts else obj,
+                role=finding.role,
+                proven=finding.proven,
+                reason=finding.reason,
+                evidence=finding.evidence,
+                rank=finding.rank,
+                advice=finding.advice,
+            )
+            if finding.proven:
+                case.add(claim)
+                news += 1
+            else:
+                case.claims[obj.id] = claim  # may still be proven in a later round
+                left.append(obj)
+        open_objects = left
+        if not news:
+            break
+    return case.claims
+
+
+def ask(obj: Object, case: Case, rules: Sequence[Rule]) -> Finding | None:
+    """The first finding that proves something, else the first that does not."""
+    tied = None
+    for rule in rules:
+        finding = rule(obj, case)
+        if finding is not None:
+            if finding.proven:
+                return finding
+            tied = tied or finding
+    return tied
+
+
+# -- the vocabulary: rules that are the same for many products ------------------------------------------------------
+
+
+def real_exe(process: Object) -> str:
+    """The file that a process runs, also when that was deleted or replaced."""
+    exe: str = process.facts["exe"]
+    return exe.removesuffix(" (deleted)")
+
+
+def runs(*exes: str, reason: str, rank: int = 0) -> Rule:
+    """A process of the host that runs one of these files. In another pid namespace the same path is another file
+    (a product nested in a container), so it proves nothing there."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        if obj.facts["nested"] or real_exe(obj) not in exes:
+            return None
+        return Finding(reason, (Evidence("kernel", f"runs {obj.facts['exe']}"),), rank=rank)
+
+    return rule
+
+
+def runs_on(directories: Sequence[str], *names: str, reason: str, rank: int = 0) -> Rule:
+    """A process of the host whose file has one of these names and that was given a path in a product's directory:
+    as an argument, or in one after "=", "," or ":". Arguments alone prove nothing: anybody can write them."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        if obj.facts["nested"] or real_exe(obj).rpartition("/")[2] not in names:
+            return None
+        for argument in obj.facts["argv"][1:]:
+            for piece in re.split(r"[=,:]", argument):
+                if any(below(piece, directory) for directory in directories):
+                    said = (Evidence("kernel", f"runs {obj.facts['exe']}"), Evidence("kernel", f"argument {argument}"))
+                    return Finding(reason, said, rank=rank)
+        return None
+
+    return rule
+
+
+def child_of(reason: str, rank: int = 0) -> Rule:
+    """The first process of a pid namespace, whose parent is proven: a container's init."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        parent = case.process(obj.facts["ppid"])
+        if not obj.facts["nested"] or parent is None or not case.is_proven("process", parent.key):
+            return None
+        title = " ".join(parent.facts["argv"])[:120]
+        return Finding(reason, (Evidence("kernel", f"child of pid {parent.key}, {title}"),), rank=rank)
+
+    return rule
+
+
+def in_unit(reason: str, rank: int = 0) -> Rule:
+    """A process in the cgroup of a proven unit: systemd started it, or something that systemd started."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        for unit in case.proven("unit"):
+            group = unit.facts["cgroup"]
+            if group and group != "/" and below(obj.facts["cgroup"], group):
+                return Finding(reason, (Evidence("kernel", f"in the cgroup of {unit.key}"),), rank=rank)
+        return None
+
+    return rule
+
+
+def in_cgroup(reason: str, rank: int = 0) -> Rule:
+    """A process in or below a proven cgroup."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        path = obj.facts["cgroup"]
+        while path and path != "/":
+            if case.is_proven("cgroup", path):
+                return Finding(reason, (Evidence("kernel", f"in cgroup {path}"),), rank=rank)
+            path = path.rpartition("/")[0]
+        return None
+
+    return rule
+
+
+def rooted_below(directory: str, reason: str, rank: int = 0) -> Rule:
+    """A process whose root file system lies in the product's directory: compared by file system and path in it,
+    as the kernel tells them, so it still holds when the directory was deleted ("//deleted")."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        root = obj.facts.get("mount_root")
+        here = place(case.mounts(), directory)
+        if not root or here is None or root[0] != here[0] or not below(root[1].removesuffix("//deleted"), here[1]):
+            return None
+        return Finding(reason, (Evidence("kernel", f"its root directory is {root[1]}"),), rank=rank)
+
+    return rule
+
+
+def shares_mounts(reason: str, rank: int = 0) -> Rule:
+    """A process in the mount namespace of a proven one, in a pid namespace that is not the host's."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        other = case.resident("mntns", obj.facts["mntns"]) if obj.facts["nested"] else None
+        if other is None:
+            return None
+        return Finding(reason, (Evidence("kernel", f"in the mount namespace of pid {other}"),), rank=rank)
+
+    return rule
+
+
+def sees_mount(reason: str, rank: int = 0) -> Rule:
+    """A process of a container in which a file system is mounted that is proven the product's, and that was made
+    for its instances (the device number is that one mount's own: tmpfs, loop)."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        devices = obj.facts.get("mount_devices")
+        if not devices or not obj.facts["nested"]:
+            return None
+        for mount in case.proven("mount"):
+            if mount.facts["fstype"] == "tmpfs" and mount.facts["root"] == "/" and mount.facts["majmin"] in devices:
+                said = Evidence("kernel", f"has {mount.facts['point']} ({mount.facts['majmin']}) mounted")
+                return Finding(reason, (said,), rank=rank)
+        return None
+
+    return rule
+
+
+def declared_unit(*names: str) -> Rule:
+    """One of the product's own units."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        if obj.key not in names:
+            return None
+        state = f"{obj.facts['load']}, {obj.facts['active']} ({obj.facts['sub']})"
+        return Finding("a unit of the package", (Evidence("systemd", f"{obj.key} is {state}"),))
+
+    return rule
+
+
+def holds_proven(pattern: str, reason: str) -> Rule:
+    """A cgroup with such a name in which a proven process lives."""
+    regex = re.compile(pattern)
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        path = obj.facts["path"]
+        pid = case.resident("cgroup", path) if regex.match(path) and not obj.facts["hierarchy"] else None
+        if pid is None:
+            return None
+        return Finding(reason, (Evidence("kernel", f"holds pid {pid}"),))
+
+    return rule
+
+
+def mounted_at(directory: str, *places: str, reason: str) -> Rule:
+    """A mount where the product mounts: at or below one of these names in its directory."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        point = obj.facts["point"].removesuffix("//deleted")
+        if not below(point, directory):
+            return None
+        if obj.facts["configured"]:
+            said = (Evidence("disk", f"{obj.facts['configured']} asks for a mount there"),)
+            return Finding("a mount that the administrator configured", said, role=Role.ADMIN)
+        said = (Evidence("kernel", f"mounted at {point} ({obj.facts['fstype']}, {obj.facts['source']})"),)
+        if any(below(point, f"{directory}/{name}") for name in places):
+            return Finding(reason, said)
+        return Finding(
+            f"mounted below {directory}, but not where the product mounts anything",
+            said,
+            proven=False,
+            advice=f"umount {point}",
+        )
+
+    return rule
+
+
+def backed_below(directory: str, reason: str) -> Rule:
+    """A loop device whose file lies in the product's directory."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        if not below(obj.facts["backing_file"], directory):
+            return None
+        return Finding(reason, (Evidence("kernel", f"backed by {obj.facts['backing_file']}"),))
+
+    return rule
+
+
+def pool_on_loops(directory: str, reason: str) -> Rule:
+    """A zpool or volume group all of whose devices are files in the product's directory, or proven loop devices."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        loops = {loop.facts["device"] for loop in case.proven("loop")}
+        devices = obj.facts["devices"]
+        if not devices or not all(device in loops or below(device, directory) for device in devices):
+            return None
+        return Finding(reason, (Evidence("kernel", f"stands on {', '.join(devices)} and nothing else"),))
+
+    return rule
+
+
+def netns_of_processes(reason: str) -> Rule:
+    """A network namespace of proven containers. If somebody else's process is in it too, it cannot end."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        if obj.facts["host"]:
+            return None
+        pids = obj.facts["processes"]
+        own = [pid for pid in pids if case.is_proven("process", str(pid))]
+        nested = [pid for pid in own if (process := case.process(pid)) and process.facts["nested"]]
+        if not nested:
+            return None
+        said = [Evidence("kernel", f"network namespace of pid {', '.join(map(str, nested[:5]))}")]
+        foreign = [pid for pid in pids if pid not in own]
+        if not foreign and not obj.facts["pins"]:
+            return Finding(reason, tuple(said))
+        for pid in foreign:
+            process = case.process(pid)
+            name = real_exe(process) if process else "?"
+            said.append(Evidence("kernel", f"also used by pid {pid} ({name}), which is not the product's"))
+        said += [Evidence("kernel", f"pinned at {pin}, which is not the product's") for pin in obj.facts["pins"]]
+        return Finding(
+            "a container's network namespace that somebody else uses too",
+            tuple(said),
+            proven=False,
+            advice=f"end pid {foreign[0]}" if foreign else f"umount {obj.facts['pins'][0]}",
+        )
+
+    return rule
+
+
+def reported(reason: str) -> Rule:
+    """An account or a setting that the product's package makes: what stood before is not known."""
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        text = obj.facts.get("line") or f"{obj.key} = {obj.facts.get('value', '')}"
+        return Finding(reason, (Evidence("disk" if obj.kind == "account" else "kernel", text),), role=Role.SYSTEM)
+
+    return rule

@@ -1,0 +1,101 @@
+"""One run: record, sweep, look again. Whoever starts it (a person, a resume, later a hook) has decided before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from leftovers.errors import Fault
+from leftovers.host import Host
+from leftovers.ledger import Ledger, Memory, Run, now
+from leftovers.model import Deadline, Outcome, Plan
+from leftovers.plan import plan
+from leftovers.products import Product
+from leftovers.survey import Survey, survey
+from leftovers.sweep import Progress, sweep
+
+__all__ = ["Report", "carry_out", "remember"]
+
+# What one removal sets free may only then be seen: a cgroup's late child, a mount under a mount.
+ROUNDS = 3
+# A whole run, in seconds.
+LIMIT = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run ended: what was done, and the plan that a last look still makes (its left() is what is left)."""
+
+    outcomes: tuple[Outcome, ...]
+    after: Plan
+    survey: Survey
+
+
+def remember(ledger: Ledger, products: Sequence[Product]) -> dict[str, Memory]:
+    """What the ledger holds for these products. Raises Unreadable."""
+    return {product.name: ledger.memory(product.name) for product in products}
+
+
+def carry_out(
+    host: Host,
+    ledger: Ledger,
+    products: Sequence[Product],
+    seen: Survey,
+    todo: Plan,
+    run: Run,
+    *,
+    progress: Progress = lambda title, done, total: None,
+) -> Report:
+    """Carry out a plan that was made from `seen`, under the ledger's lock.
+
+    Evidence is on the disk before the first removal. Raises Refusal when it cannot be written: nothing was removed.
+    """
+    names = [product.name for product in products]
+    memory = write_down(ledger, products, seen, run)
+    for name in names:
+        ledger.log(name, "begin", data=run.data, force=run.force, objects=len(todo.doing()))
+    outcomes: dict[str, Outcome] = {}
+    deadline = Deadline(LIMIT)
+    for _ in range(ROUNDS):
+
+        def note(batch: Sequence[Outcome]) -> None:
+            for name in names:
+                ledger.outcomes(name, batch)
+
+        for outcome in sweep(host, todo, seen.scope, deadline, note=note, progress=progress):
+            outcomes[outcome.action.id] = outcome
+        tried = {action.id: action.object.identity for action in todo.doing()}
+        seen = survey(host, products, memory)
+        todo = plan(seen, names, data=run.data, force=run.force)
+        if all(tried.get(action.id) == action.object.identity for action in todo.doing()) or deadline.passed():
+            break
+        memory = write_down(ledger, products, seen, run)
+    finish(ledger, memory, todo)
+    return Report(tuple(outcomes.values()), todo, seen)
+
+
+def write_down(ledger: Ledger, products: Sequence[Product], seen: Survey, run: Run | None) -> dict[str, Memory]:
+    """Everything that the survey proved goes to the disk. Raises Refusal."""
+    memory = {}
+    for product in products:
+        claims = {id: own[product.name] for id, own in seen.claims.items() if product.name in own}
+        present = seen.presence[product.name]
+        memory[product.name] = ledger.record(
+            product.name, seen.boot_id, present, claims, seen.records[product.name], run
+        )
+    return memory
+
+
+def finish(ledger: Ledger, memory: Mapping[str, Memory], after: Plan) -> None:
+    """The run has come to its end. What is left keeps its evidence; where nothing is left, old names in the ledger
+    could only mislead a later look."""
+    for name, held in memory.items():
+        left = [action for action in after.left() if action.product == name]
+        ledger.log(name, "end", left=[action.id for action in left])
+        try:
+            if left:
+                ledger.write(replace(held, run=None))
+            else:
+                ledger.write(Memory(name, held.boot_id, now(), held.presence))
+        except Fault:
+            pass  # the disk filled up meanwhile: the run stays open, and a resume finds nothing to do

@@ -1,0 +1,250 @@
+"""What each verb of the command line does: look, decide, tell. The doing is clean.carry_out()."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+from leftovers import report
+from leftovers.clean import carry_out, remember, write_down
+from leftovers.cli import DONE, FAILED, LEFT
+from leftovers.errors import Refusal
+from leftovers.explain import explain as explain_object
+from leftovers.host import Host
+from leftovers.ledger import Ledger, Run, now
+from leftovers.model import Plan, Presence
+from leftovers.plan import plan as make_plan
+from leftovers.products import NAMES, Product, with_companions
+from leftovers.survey import Survey, survey
+
+__all__ = ["clean", "explain", "plan", "record", "resume", "scan", "verify"]
+
+
+def look(names: Sequence[str]) -> tuple[Host, Ledger, list[Product], Survey]:
+    host = Host()
+    ledger = Ledger(host)
+    products = with_companions(names or NAMES)
+    return host, ledger, products, survey(host, products, remember(ledger, products))
+
+
+def decided(
+    products: Sequence[Product], seen: Survey, named: Sequence[str], *, data: bool = False, force: bool = False
+) -> Plan:
+    """The plan for the products that were named, and for their companions as far as those are gone themselves."""
+    names = [
+        product.name
+        for product in products
+        if product.name in named or seen.presence[product.name] is not Presence.INSTALLED
+    ]
+    return make_plan(seen, names, data=data, force=force)
+
+
+def show(arguments: Namespace, plan: Plan, seen: Survey) -> None:
+    if arguments.json:
+        report.to_stdout(report.document(arguments.command, plan, seen.presence))
+        return
+    colour = report.Colour(arguments.color, sys.stdout)
+    text = report.plan_text(plan, seen.presence, colour, arguments.verbose)
+    if text.strip():
+        report.to_stdout(text.rstrip("\n"))
+    report.to_stdout(report.summary(plan))
+
+
+def status(plan: Plan, found: int) -> int:
+    """`found` if anything is left; FAILED if we could not see everything."""
+    if plan.left() and found:
+        return found
+    return FAILED if plan.faults else DONE
+
+
+def scan(arguments: Namespace) -> int:
+    _, _, products, seen = look(arguments.product)
+    plan = decided(products, seen, arguments.product or NAMES)
+    show(arguments, plan, seen)
+    advise(arguments, plan)
+    return status(plan, LEFT if arguments.exit_code else 0)
+
+
+def plan(arguments: Namespace) -> int:
+    _, _, products, seen = look(arguments.product)
+    plan = decided(products, seen, arguments.product, data=arguments.data, force=arguments.force)
+    show(arguments, plan, seen)
+    advise(arguments, plan)
+    return status(plan, LEFT if arguments.exit_code else 0)
+
+
+def advise(arguments: Namespace, plan: Plan) -> None:
+    """The next command."""
+    if arguments.json or not plan.doing():
+        return
+    names = dict.fromkeys(action.product for action in plan.doing())
+    extra = " --data" if getattr(arguments, "data", False) else ""
+    extra += " --force" if getattr(arguments, "force", False) else ""
+    report.to_stdout(f"next: leftovers clean {' '.join(names)}{extra}")
+
+
+def verify(arguments: Namespace) -> int:
+    _, _, products, seen = look(arguments.product)
+    plan = decided(products, seen, arguments.product or NAMES)
+    left = plan.left()
+    if arguments.json:
+        report.to_stdout(report.document(arguments.command, plan, seen.presence))
+    elif left:
+        show(arguments, Plan(plan.products, left, plan.faults), seen)
+        advise(arguments, plan)
+    else:
+        for fault in plan.faults:
+            report.to_stdout(f"unread  {report.printable(fault)}")
+        kept = f", {len(plan.keeping())} things stay on purpose (leftovers scan)" if plan.keeping() else ""
+        report.to_stdout(f"clean{kept}" if not plan.faults else f"nothing found{kept}, but not everything could be read")
+    return status(plan, LEFT)
+
+
+def explain(arguments: Namespace) -> int:
+    _, _, _, seen = look(())
+    answers = explain_object(seen, arguments.object)
+    if not answers:
+        print(f"leftovers: {arguments.object}: no such object on this host (leftovers scan -v)", file=sys.stderr)
+        return FAILED
+    if arguments.json:
+        actions = tuple(answer.action for answer in answers if answer.action)
+        plan = Plan(tuple(seen.presence), actions, seen.faults)
+        report.to_stdout(report.document("explain", plan, seen.presence))
+    else:
+        report.to_stdout(report.answers_text(answers, report.Colour(arguments.color, sys.stdout)))
+    return DONE
+
+
+def record(arguments: Namespace) -> int:
+    host = Host()
+    ledger = Ledger(host)
+    with ledger.locked():
+        products = with_companions(arguments.product)
+        memory = remember(ledger, products)
+        seen = survey(host, products, memory)
+        for product in products:
+            held = write_down(ledger, [product], seen, memory[product.name].run)[product.name]
+            if not arguments.json and product.name in arguments.product:
+                report.to_stdout(
+                    f"{product.name}: {len(held.claims)} objects and {len(held.records)} records written to "
+                    f"{ledger.directory}/{product.name}.json"
+                )
+    plan = decided(products, seen, arguments.product)
+    if arguments.json:
+        report.to_stdout(report.document("record", plan, seen.presence))
+    for fault in () if arguments.json else plan.faults:
+        report.to_stdout(f"unread  {report.printable(fault)}")
+    return FAILED if plan.faults else DONE
+
+
+def clean(arguments: Namespace) -> int:
+    if arguments.dry_run:
+        arguments.exit_code = False
+        return plan(arguments)
+    host = Host()
+    ledger = Ledger(host)
+    with ledger.locked():
+        products = with_companions(arguments.product)
+        seen = survey(host, products, remember(ledger, products))
+        if not arguments.force:
+            refuse_installed(arguments.product, products, seen)
+        todo = decided(products, seen, arguments.product, data=arguments.data, force=arguments.force)
+        if not todo.doing():
+            show(arguments, todo, seen)
+            close_runs(ledger, products)
+            return status(todo, 0)
+        consent(arguments, todo, seen)
+        going = [product for product in products if product.name in todo.products]
+        return swept(arguments, host, ledger, going, seen, todo, Run(now(), arguments.data, arguments.force))
+
+
+def refuse_installed(named: Sequence[str], products: Sequence[Product], seen: Survey) -> None:
+    for product in products:
+        if product.name in named and seen.presence[product.name] is Presence.INSTALLED:
+            raise Refusal(
+                product.name,
+                "is installed, so nothing of it is left over",
+                f"apt purge {product.packages[0]}, or leftovers clean {product.name} --force",
+            )
+
+
+def consent(arguments: Namespace, todo: Plan, seen: Survey) -> None:
+    """Show what is to be done and ask. Raises Refusal."""
+    if arguments.yes:
+        if not arguments.json:
+            show(arguments, todo, seen)
+        return
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Refusal("clean", "there is no terminal to ask on", "leftovers clean --yes, or leftovers plan to look")
+    show(arguments, todo, seen)
+    try:
+        answer = input("Do this? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Refusal("clean", "not confirmed", "nothing was changed")
+
+
+def swept(
+    arguments: Namespace,
+    host: Host,
+    ledger: Ledger,
+    products: Sequence[Product],
+    seen: Survey,
+    todo: Plan,
+    run: Run,
+) -> int:
+    done = carry_out(host, ledger, products, seen, todo, run, progress=report.Bar(sys.stderr))
+    left = done.after.left()
+    failing = [action for action in done.after.doing()]
+    if arguments.json:
+        report.to_stdout(report.document(arguments.command, todo, seen.presence, done.outcomes, done.after))
+    else:
+        still = {action.id for action in done.after.doing()}
+        colour = report.Colour(arguments.color, sys.stdout)
+        text = report.outcome_text([out for out in done.outcomes if out.action.id in still], colour)
+        if text:
+            report.to_stdout(text)
+        for fault in done.after.faults:
+            report.to_stdout(f"{colour.word('unread')} {report.printable(fault)}")
+        gone = len(done.outcomes) - sum(out.action.id in still for out in done.outcomes)
+        report.to_stdout(
+            f"{gone} gone, {len(done.after.keeping())} kept, {len(failing)} failed"
+            + (": leftovers verify" if left else "")
+        )
+    return FAILED if failing or done.after.faults else DONE
+
+
+def close_runs(ledger: Ledger, products: Sequence[Product]) -> None:
+    """Nothing is to be done any more: a run that was killed at its very end is over."""
+    from dataclasses import replace
+
+    for product in products:
+        held = ledger.memory(product.name)
+        if held.run is not None:
+            ledger.write(replace(held, run=None))
+
+
+def resume(arguments: Namespace) -> int:
+    """Finish every run that was begun; it was consented to then."""
+    host = Host()
+    ledger = Ledger(host)
+    with ledger.locked():
+        open_runs = {name: run for name in ledger.products() if name in NAMES and (run := ledger.memory(name).run)}
+        if not open_runs:
+            report.to_stdout(
+                report.document("resume", Plan((), ()), {}) if arguments.json else "nothing to resume"
+            )
+            return DONE
+        run = next(iter(open_runs.values()))
+        products = with_companions(list(open_runs))
+        seen = survey(host, products, remember(ledger, products))
+        # A product that was installed again meanwhile is in use: the plan keeps all of it, and the run is over.
+        todo = decided(products, seen, list(open_runs), data=run.data, force=run.force)
+        if not todo.doing():
+            show(arguments, todo, seen)
+            close_runs(ledger, products)
+            return status(todo, 0)
+        going = [product for product in products if product.name in todo.products]
+        return swept(arguments, host, ledger, going, seen, todo, run)

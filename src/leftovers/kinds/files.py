@@ -1,0 +1,221 @@
+"""Directories, sockets and symlinks that products declare; trees go without ever crossing a mount."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from leftovers import syscalls
+from leftovers.host import Host
+from leftovers.kinds.kind import Kind, Look
+from leftovers.model import Deadline, Listing, Object, Verb
+from leftovers.mountinfo import below
+
+__all__ = ["Files"]
+
+TYPES = {
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFREG: "file",
+    stat.S_IFIFO: "fifo",
+}
+RESOLVE = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
+# A tree is looked through for anything but directories up to this many entries.
+HOLLOW_LIMIT = 1000
+# Directories open at once while a tree is removed.
+DEPTH = 200
+
+
+class Files(Kind):
+    """Facts of a file: path, type, target (of a symlink), mounted (it is a mount point), mounts (mount points below
+    it), hollow (a directory tree with no file in it), empty.
+
+    `only_hollow`, when a product put it there, limits the removal to directories: nothing that is a file goes.
+    """
+
+    name: ClassVar[str] = "file"
+    title: ClassVar[str] = "directories, sockets and files"
+    needs: ClassVar[tuple[str, ...]] = ("mount",)
+    settle: ClassVar[float] = 0.0
+    lasting: ClassVar[bool] = True
+
+    def survey(self, look: Look) -> Listing:
+        points = [mount.facts["point"] for mount in look.objects("mount") if mount.facts["host"]]
+        objects = []
+        faults = []
+        for path in sorted(set(look.scope.directories)):
+            try:
+                status = os.lstat(look.host.path(path))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                # ENOTCONN: a FUSE mount whose server is dead stands there. The mount is listed; so is this.
+                if error.errno != errno.ENOTCONN:
+                    faults.append(f"{path}: {error.strerror}")
+                continue
+            objects.append(describe(look.host, path, status, points))
+        return Listing(tuple(objects), tuple(faults))
+
+    def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
+        failed = {}
+        # Inner ones first, so that a directory that holds another is seen as it will be.
+        for obj in sorted(objects, key=lambda obj: obj.facts["path"], reverse=True):
+            tree = Tree(deadline, only_directories=bool(obj.facts.get("only_hollow")))
+            if cause := tree.remove(host.path(obj.facts["path"]), obj.facts["mounted"]):
+                failed[obj.id] = cause
+        return failed
+
+
+def describe(host: Host, path: str, status: os.stat_result, points: Sequence[str]) -> Object:
+    kind = TYPES.get(stat.S_IFMT(status.st_mode), "other")
+    facts: dict[str, Any] = {
+        "path": path,
+        "type": kind,
+        "target": os.readlink(host.path(path)) if kind == "symlink" else "",
+        "mounted": path in points,
+        "mounts": sorted(point for point in points if below(point, path) and point != path),
+        "hollow": kind == "directory" and hollow(host.path(path)),
+        "empty": kind == "directory" and empty(host.path(path)),
+    }
+    # Not st_dev: the number of a disk may differ at the next boot, and this identity is to outlive it.
+    return Object("file", path, (path, kind, status.st_ino), facts)
+
+
+def empty(path: str) -> bool:
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
+
+
+def hollow(path: str) -> bool:
+    """Whether a tree holds directories only (within HOLLOW_LIMIT entries)."""
+    left = HOLLOW_LIMIT
+    for _, directories, files in os.walk(path, followlinks=False):
+        left -= len(directories)
+        if files or left < 0:
+            return False
+    return True
+
+
+class Tree:
+    """Removes a directory tree as root, where containers may have put anything.
+
+    Every directory is entered by openat2 with RESOLVE_NO_XDEV, so the kernel itself refuses to cross a mount, a
+    bind mount of the same file system included; no symlink is followed; what is a mount point cannot be unlinked
+    (EBUSY). There is no window between a check and the act.
+    """
+
+    def __init__(self, deadline: Deadline, only_directories: bool = False) -> None:
+        self.deadline = deadline
+        self.only_directories = only_directories
+        self.causes: list[str] = []
+
+    def remove(self, path: str, contents_only: bool = False) -> str:
+        """Remove what stands at `path`; of a directory that is a mount point itself only what is in it.
+        Returns the cause of a failure, or ""."""
+        parent, name = os.path.split(path.rstrip("/"))
+        try:
+            # The parents are the system's own directories; a symlink there (/var/lib on another disk) is the
+            # administrator's wish.
+            fd = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return ""
+        try:
+            if contents_only:
+                # RESOLVE_NO_XDEV counts from here, so this one mount is entered and none below it.
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                self.empty(os.open(name, flags, dir_fd=fd), path)
+            elif (inner := self.take(fd, name, path)) is not None:
+                self.empty(inner, path)
+                self.rmdir(fd, name, path)
+        except OSError as error:
+            self.fail(path, error)
+        finally:
+            os.close(fd)
+        if not self.causes:
+            return ""
+        more = f" (and {len(self.causes) - 1} more)" if len(self.causes) > 1 else ""
+        return self.causes[0] + more
+
+    def empty(self, top: int, path: str) -> None:
+        """Remove all entries of an open directory, and close it."""
+        stack = [Frame(top, "", path, names(top))]
+        moved = 0
+        while stack:
+            frame = stack[-1]
+            if self.deadline.passed():
+                self.causes.append(f"{frame.path}: out of time")
+                for frame in stack:
+                    os.close(frame.fd)
+                return
+            if not frame.names:
+                os.close(frame.fd)
+                stack.pop()
+                if stack:
+                    self.rmdir(stack[-1].fd, frame.name, frame.path)
+                continue
+            name = frame.names.pop()
+            if len(stack) > DEPTH:
+                # A container can nest directories deeper than we may have files open: hang them higher first.
+                moved += 1
+                with contextlib.suppress(OSError):
+                    os.rename(name, f".leftovers-{moved}", src_dir_fd=frame.fd, dst_dir_fd=stack[0].fd)
+                    stack[0].names.append(f".leftovers-{moved}")
+                    continue
+            inner = self.take(frame.fd, name, f"{frame.path}/{name}")
+            if inner is not None:
+                stack.append(Frame(inner, name, f"{frame.path}/{name}", names(inner)))
+
+    def take(self, directory: int, name: str, path: str) -> int | None:
+        """Unlink an entry; if it is a directory, return it open instead."""
+        try:
+            if not self.only_directories:
+                try:
+                    os.unlink(name, dir_fd=directory)
+                    return None
+                except IsADirectoryError:
+                    pass
+            return syscalls.openat2(directory, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, RESOLVE)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.fail(path, error)
+            return None
+
+    def rmdir(self, directory: int, name: str, path: str) -> None:
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or not self.causes:  # else its cause was told further down
+                self.fail(path, error)
+
+    def fail(self, path: str, error: OSError) -> None:
+        if error.errno in (errno.EXDEV, errno.EBUSY):
+            self.causes.append(f"{path}: a mount is in the way: it is left alone")
+        else:
+            self.causes.append(f"{path}: {error.strerror}")
+
+
+@dataclass(slots=True)
+class Frame:
+    """A directory that is being emptied: open, its name in its parent, its path for messages, what is left in it."""
+
+    fd: int
+    name: str
+    path: str
+    names: list[str]
+
+
+def names(fd: int) -> list[str]:
+    with os.scandir(fd) as entries:
+        return [entry.name for entry in entries]

@@ -1,0 +1,307 @@
+"""Links: what rtnetlink lists in the host's and in every other network namespace; removed as one group."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from leftovers import syscalls
+from leftovers.host import Host
+from leftovers.kinds.kind import Kind, Look
+from leftovers.kinds.processes import namespace
+from leftovers.model import Deadline, Listing, Object, Verb
+
+__all__ = ["Links"]
+
+ENODEV = 19
+EEXIST = 17
+
+
+class Links(Kind):
+    """Facts of a link:
+
+    name, index, netns (inode), host (in the namespace we run in), type (rtnl kind: bridge, veth, ...; "" is
+    hardware), up, address (MAC), addresses (IP, host's namespace only), mtu, group, master (name), peer (name of the
+    other veth end or lower link, if known), peer_index, peer_netns (inode, or 0 if unknown), vlan (id, 0 if none),
+    pid (a process that lives in its namespace, 0 for the host's), holder (of a tun or tap: the process that has it
+    open, 0 if none).
+    What a product says about a link that is to be RETURNed stands in home_name, home_address, home_mtu.
+    Keys: the name in the host's namespace, INODE/NAME in others.
+    """
+
+    name: ClassVar[str] = "link"
+    title: ClassVar[str] = "links"
+    needs: ClassVar[tuple[str, ...]] = ("netns",)
+    verbs: ClassVar[tuple[Verb, ...]] = (Verb.RETURN, Verb.REMOVE)
+    settle: ClassVar[float] = 5.0
+
+    def survey(self, look: Look) -> Listing:
+        from pyroute2 import IPRoute
+
+        objects: list[dict[str, Any]] = []
+        faults = []
+        nsids: dict[int, int] = {}
+        home = namespace(look.host, "self", "net")
+        with IPRoute() as route:
+            objects += dump(route, home, home, 0)
+            for netns in look.objects("netns"):
+                inode = netns.facts["inode"]
+                if inode == home:
+                    continue
+                try:
+                    with opened(look.host, netns) as fd:
+                        answer = route.get_netnsid(fd=fd)
+                        if isinstance(answer, dict) and answer.get("nsid") is not None:
+                            nsids[answer["nsid"]] = inode
+                        pid = (netns.facts["processes"] or [0])[0]
+                        with entered(fd), IPRoute() as inside:
+                            objects += dump(inside, inode, home, pid)
+                except FileNotFoundError:
+                    continue  # its last process has ended meanwhile
+                except OSError as error:
+                    faults.append(f"netns {inode}: cannot list its links: {error.strerror or error}")
+        tie_peers(objects, home, nsids)
+        hold_taps(look.host, objects)
+        return Listing(
+            tuple(
+                Object(
+                    "link",
+                    facts["name"] if facts["host"] else f"{facts['netns']}/{facts['name']}",
+                    (facts["netns"], facts["index"], facts["name"]),
+                    facts,
+                )
+                for facts in objects
+            ),
+            tuple(faults),
+        )
+
+    def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
+        if verb is Verb.RETURN:
+            return {obj.id: cause for obj in objects if (cause := give_back(host, obj))}
+        inside = [obj for obj in objects if not obj.facts["host"]]
+        failed = {obj.id: "is in another network namespace: it goes with that" for obj in inside}
+        failed.update(delete([obj for obj in objects if obj.facts["host"]], deadline))
+        return failed
+
+
+def dump(route: Any, netns: int, home: int, pid: int) -> list[dict[str, Any]]:
+    """All links of the namespace that an IPRoute stands in, as facts."""
+    addresses: dict[int, list[str]] = {}
+    if netns == home:
+        for message in route.get_addr():
+            addresses.setdefault(message["index"], []).append(message.get_attr("IFA_ADDRESS"))
+    found = []
+    for link in route.get_links():
+        info = link.get_attr("IFLA_LINKINFO")
+        data = info.get_attr("IFLA_INFO_DATA") if info else None
+        vlan = data.get_attr("IFLA_VLAN_ID") if data is not None and hasattr(data, "get_attr") else None
+        loopback = bool(link["flags"] & 0x8)
+        found.append(
+            {
+                "name": link.get_attr("IFLA_IFNAME"),
+                "index": link["index"],
+                "netns": netns,
+                "host": netns == home,
+                "type": "loopback" if loopback else (info.get_attr("IFLA_INFO_KIND") if info else "") or "",
+                "up": bool(link["flags"] & 0x1),
+                "address": link.get_attr("IFLA_ADDRESS") or "",
+                "addresses": addresses.get(link["index"], []),
+                "mtu": link.get_attr("IFLA_MTU") or 0,
+                "group": link.get_attr("IFLA_GROUP") or 0,
+                "master_index": link.get_attr("IFLA_MASTER") or 0,
+                "peer_index": link.get_attr("IFLA_LINK") or 0,
+                "nsid": link.get_attr("IFLA_LINK_NETNSID"),
+                "vlan": vlan or 0,
+                "pid": pid,
+            }
+        )
+    names = {facts["index"]: facts["name"] for facts in found}
+    for facts in found:
+        facts["master"] = names.get(facts.pop("master_index"), "")
+    return found
+
+
+def tie_peers(objects: list[dict[str, Any]], home: int, nsids: Mapping[int, int]) -> None:
+    """Name the other end of each link, within its namespace or, from the host's, across namespaces.
+
+    IFLA_LINK is an index in the namespace that IFLA_LINK_NETNSID names, and both are relative to the namespace
+    that was asked (rtnetlink(7)); an index alone proves nothing, since every namespace counts from 1.
+    """
+    index = {(facts["netns"], facts["index"]): facts for facts in objects}
+    for facts in objects:
+        nsid = facts.pop("nsid")
+        if not facts["peer_index"]:
+            netns = 0
+        elif nsid is None:
+            netns = facts["netns"]
+        else:
+            netns = nsids.get(nsid, 0) if facts["host"] else 0
+        other = index.get((netns, facts["peer_index"]))
+        facts["peer_netns"] = netns
+        facts["peer"] = other["name"] if other else ""
+        facts["peer_address"] = other["address"] if other else ""
+        if facts["host"] and other is not None and not other["host"]:
+            # Seen from inside, the host's end has a number that only that namespace knows.
+            other["tied"] = [home, facts["index"]]
+    for facts in objects:
+        tied = facts.pop("tied", None)
+        if tied is not None and facts["type"] == "veth":
+            facts["peer_netns"], facts["peer"] = tied[0], index[(tied[0], tied[1])]["name"]
+
+
+def hold_taps(host: Host, objects: Sequence[dict[str, Any]]) -> None:
+    """Say which process has each tun or tap of the host open: fdinfo names it (drivers/net/tun.c, tun_chr_show_fdinfo)."""
+    taps = {facts["name"]: facts for facts in objects if facts["host"] and facts["type"] == "tun"}
+    if not taps:
+        return
+    for pid in host.listdir("/proc"):
+        directory = f"/proc/{pid}/fd"
+        if not pid.isdigit():
+            continue
+        try:
+            fds = [fd for fd in os.listdir(host.path(directory))]
+        except OSError:
+            continue
+        for fd in fds:
+            try:
+                if os.readlink(host.path(f"{directory}/{fd}")) != "/dev/net/tun":
+                    continue
+                info = host.read(f"/proc/{pid}/fdinfo/{fd}", 4096)
+            except OSError:
+                continue
+            for line in info.split("\n"):
+                name = line.removeprefix("iff:").strip()
+                if line.startswith("iff:") and name in taps:
+                    taps[name]["holder"] = int(pid)
+
+
+@contextmanager
+def opened(host: Host, netns: Object) -> Iterator[int]:
+    """A file descriptor of a network namespace, checked to be the one that was listed. Raises OSError."""
+    places = [f"/proc/{pid}/ns/net" for pid in netns.facts["processes"]] + list(netns.facts["pins"])
+    for place in places:
+        try:
+            fd = os.open(host.path(place), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            if os.fstat(fd).st_ino == netns.facts["inode"]:
+                yield fd
+                return
+        finally:
+            os.close(fd)
+    raise FileNotFoundError(2, "no process and no pin is left", f"netns {netns.key}")
+
+
+@contextmanager
+def entered(fd: int) -> Iterator[None]:
+    """The calling thread in another network namespace, and back again whatever happens."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(fd, syscalls.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            syscalls.setns(home, syscalls.CLONE_NEWNET)
+    finally:
+        os.close(home)
+
+
+def delete(objects: Sequence[Object], deadline: Deadline) -> dict[str, str]:
+    """Delete links of the host's namespace: all into one group that nobody uses, then that group at once.
+
+    A deletion waits for an RCU grace period, a group of any size waits once (net/core/rtnetlink.c,
+    rtnl_group_dellink): 500 veths go in 0.2 s instead of 10 s. When the kernel refuses the group (a member that
+    cannot be deleted), its members go one by one, each with its own verdict.
+    """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    failed: dict[str, str] = {}
+    with IPRoute() as route:
+        links = {link["index"]: link for link in route.get_links()}
+        used = {link.get_attr("IFLA_GROUP") for link in links.values()}
+        group = next(number for number in iter(lambda: random.randrange(1 << 20, 1 << 31), None) if number not in used)
+        grouped = []
+        for obj in objects:
+            index = obj.facts["index"]
+            present = links.get(index)
+            if present is None or present.get_attr("IFLA_IFNAME") != obj.facts["name"]:
+                continue
+            try:
+                route.link("set", index=index, group=group)
+                grouped.append(obj)
+            except NetlinkError as error:
+                if error.code != ENODEV:  # a veth may have gone with its peer
+                    failed[obj.id] = f"cannot be put into a group: {error}"
+        if not grouped:
+            return failed
+        try:
+            route.link("del", index=0, group=group)
+        except NetlinkError:
+            for obj in grouped:
+                if deadline.passed():
+                    failed[obj.id] = "out of time"
+                    continue
+                try:
+                    route.link("del", index=obj.facts["index"])
+                except NetlinkError as error:
+                    if error.code != ENODEV:
+                        failed[obj.id] = str(error)
+                        ungroup(route, obj)
+    return failed
+
+
+def ungroup(route: Any, obj: Object) -> None:
+    """A link that stays gets back the group that it had."""
+    try:
+        route.link("set", index=obj.facts["index"], group=obj.facts["group"])
+    except OSError:
+        pass  # it went after all
+
+
+def give_back(host: Host, obj: Object) -> str:
+    """Move a link that was lent to a container back to the host, under the name that it had. Returns the cause of
+    a failure, or "".
+
+    A physical link would come back by itself when the namespace ends, though under its name in there; a virtual
+    one would be destroyed with it (net/core/dev.c, default_device_exit_net), and it is the administrator's.
+    """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    facts = obj.facts
+    wanted = facts.get("home_name") or facts["name"]
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fd = os.open(host.path(f"/proc/{facts['pid']}/ns/net"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        os.close(home)
+        return "" if isinstance(error, FileNotFoundError) else str(error)
+    try:
+        if os.fstat(fd).st_ino != facts["netns"]:
+            return "its network namespace is gone"
+        with entered(fd), IPRoute() as inside:
+            inside.link("set", index=facts["index"], state="down")
+            try:
+                inside.link("set", index=facts["index"], net_ns_fd=home, ifname=wanted)
+            except NetlinkError as error:
+                if error.code != EEXIST:
+                    raise
+                wanted = f"back{facts['index']}"
+                inside.link("set", index=facts["index"], net_ns_fd=home, ifname=wanted)
+        with IPRoute() as route:
+            index = route.link_lookup(ifname=wanted)[0]
+            if facts.get("home_mtu"):
+                route.link("set", index=index, mtu=facts["home_mtu"])
+            if facts.get("home_address"):
+                route.link("set", index=index, address=facts["home_address"])
+    except (OSError, NetlinkError, IndexError) as error:
+        return f"cannot be given back: {error}"
+    finally:
+        os.close(fd)
+        os.close(home)
+    return ""

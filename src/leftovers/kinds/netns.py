@@ -1,0 +1,63 @@
+"""Network namespaces: those that processes are in, and those that are pinned by a bind mount."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from leftovers import syscalls
+from leftovers.host import Host
+from leftovers.kinds.kind import Kind, Look
+from leftovers.kinds.processes import namespace
+from leftovers.model import Deadline, Listing, Object, Verb
+
+__all__ = ["NetworkNamespaces"]
+
+NSFS_NET = re.compile(r"net:\[(\d+)\]\Z")
+
+
+class NetworkNamespaces(Kind):
+    """Facts of a netns: inode, host (the one we run in), processes (pids), pins (paths of nsfs bind mounts).
+
+    It ends when its last process and its last pin are gone; so REMOVE only undoes pins.
+    """
+
+    name: ClassVar[str] = "netns"
+    title: ClassVar[str] = "network namespaces"
+    needs: ClassVar[tuple[str, ...]] = ("process", "mount")
+    # Destroying a namespace is the kernel's own work queue (net/core/net_namespace.c, cleanup_net).
+    settle: ClassVar[float] = 10.0
+
+    def survey(self, look: Look) -> Listing:
+        home = namespace(look.host, "self", "net")
+        found: dict[int, dict[str, Any]] = {}
+
+        def entry(inode: int) -> dict[str, Any]:
+            return found.setdefault(inode, {"inode": inode, "host": inode == home, "processes": [], "pins": []})
+
+        entry(home)
+        for process in look.objects("process"):
+            entry(process.facts["netns"])["processes"].append(process.facts["pid"])
+        for mount in look.objects("mount"):
+            match = NSFS_NET.match(mount.facts["root"])
+            if mount.facts["fstype"] == "nsfs" and match:
+                entry(int(match[1]))["pins"].append(mount.facts["point"])
+        return Listing(tuple(Object("netns", str(inode), (inode,), facts) for inode, facts in sorted(found.items())))
+
+    def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
+        failed = {}
+        for obj in objects:
+            if obj.facts["host"]:
+                failed[obj.id] = "is the host's own"
+                continue
+            for pin in obj.facts["pins"]:
+                try:
+                    syscalls.umount2(pin, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+                    os.unlink(pin)  # the empty file that `ip netns` mounts on; EISDIR for a directory
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    failed[obj.id] = f"{pin}: {error.strerror}"
+        return failed

@@ -1,0 +1,168 @@
+"""Storage pools that keep a loop device or a file busy: zpools and active LVM volume groups.
+
+Only tried on recorded data: the kernel this was written on has neither ZFS nor device-mapper. The output of vgs in
+the tests is that of LVM 2.03.16 on two loop devices; that of zpool was put together after zpool-list(8) and
+print_list_stats() in OpenZFS's cmd/zpool/zpool_main.c.
+
+They are exported and deactivated, never destroyed: what is in them is data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from leftovers.errors import ToolFault
+from leftovers.host import Host
+from leftovers.kinds.kind import Kind, Look
+from leftovers.model import Deadline, Listing, Object, Verb
+from leftovers.run import find, run
+
+__all__ = ["StoragePools"]
+
+LOOP = re.compile(r"(/dev/loop\d+)(?:p\d+)?")
+
+
+class StoragePools(Kind):
+    """One object for each imported zpool and for each volume group with an active volume.
+
+    A group without one holds nothing in the kernel: it is deactivated, which is all that is ever done to it.
+    """
+
+    name = "pool"
+    title = "pools on loop devices and files"
+    needs = ("loop",)
+    settle = 10.0
+
+    def survey(self, look: Look) -> Listing:
+        """Keys "zfs NAME", "lvm NAME"; identity (type, name, guid); facts type, name, guid, devices, backing.
+
+        devices are the paths of vdevs or physical volumes; backing the files that are vdevs themselves or stand
+        behind a loop device among them.
+        """
+        loops = {str(loop.facts["device"]): str(loop.facts["backing_file"]) for loop in look.objects("loop")}
+        objects: list[Object] = []
+        faults: list[str] = []
+        for pools in (zpools, volume_groups):
+            try:
+                objects += (described(look.host, *pool, loops) for pool in pools(look.host))
+            except ToolFault as fault:
+                faults.append(f"storage pools: {fault}")
+        return Listing(tuple(objects), tuple(faults))
+
+    def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
+        causes: dict[str, str] = {}
+        for object in objects:
+            type, name, guid = (str(part) for part in object.identity)
+            if deadline.passed():
+                causes[object.id] = "no time left"
+                continue
+            try:
+                present = zpools(host) if type == "zfs" else volume_groups(host)
+                # Both tools take a name only, so the guid is compared as late as can be.
+                if not any(pool[1] == name and pool[2] == guid for pool in present):
+                    continue
+                argv = ["zpool", "export", name] if type == "zfs" else ["vgchange", "-an", name]
+                run(argv, timeout=max(1.0, deadline.left()))
+            except ToolFault as fault:
+                causes[object.id] = fault.cause
+        return causes
+
+
+Pool = tuple[str, str, str, list[str]]  # type, name, guid, devices
+
+
+def described(host: Host, type: str, name: str, guid: str, devices: list[str], loops: Mapping[str, str]) -> Object:
+    facts = {
+        "type": type,
+        "name": name,
+        "guid": guid,
+        "devices": devices,
+        "backing": list(backing(host, devices, loops)),
+    }
+    return Object("pool", f"{type} {name}", (type, name, guid), facts)
+
+
+def backing(host: Host, devices: Sequence[str], loops: Mapping[str, str]) -> Iterator[str]:
+    """The files under a pool: those of loop devices or their partitions, and files that are vdevs themselves."""
+    for device in devices:
+        # /dev/disk/by-id/... of a loop device leads to it. A recorded tree has no devices to lead to.
+        real = device if host.root else os.path.realpath(device)
+        loop = LOOP.fullmatch(real)
+        if loop:
+            if loop[1] in loops:
+                yield loops[loop[1]]
+        elif not device.startswith("/dev/"):
+            yield device
+
+
+def zpools(host: Host) -> Iterator[Pool]:
+    """Imported zpools; none without the kernel module, which `zpool` would load. Raises ToolFault."""
+    if not (host.exists("/sys/module/zfs") or host.exists("/proc/spl")) or find("zpool") is None:
+        return
+    vdevs = vdevs_by_pool(run(["zpool", "list", "-v", "-H", "-P"]).out)
+    for line in run(["zpool", "list", "-H", "-o", "name,guid"]).out.splitlines():
+        name, tab, guid = line.partition("\t")
+        if tab:
+            yield "zfs", name, guid.strip(), vdevs.get(name, [])
+
+
+def vdevs_by_pool(text: str) -> dict[str, list[str]]:
+    """The paths in `zpool list -v -H -P`: a pool's line starts with its name, those of its vdevs with a tab.
+
+    Lines that are no path are mirrors, raidz and the headings of logs, caches and spares.
+    """
+    pools: dict[str, list[str]] = {}
+    name = ""
+    for line in text.splitlines():
+        fields = line.split("\t")
+        path = next((field for field in fields if field.strip()), "").strip()
+        if path.startswith("/"):
+            pools.setdefault(name, []).append(path)
+        elif not line.startswith(("\t", " ")) and len(fields) > 2:
+            name = path
+    return pools
+
+
+def volume_groups(host: Host) -> Iterator[Pool]:
+    """Volume groups with active volumes; none without device-mapper. Raises ToolFault.
+
+    What is active the kernel says: a volume's dm uuid is "LVM-", the uuid of its group and its own. So vgs, which
+    reads every disk, runs only where there is one; with --readonly it takes no lock and writes nothing (lvm(8)).
+    """
+    active = active_groups(host)
+    if not active or find("vgs") is None:
+        return
+    fields = "vg_name,vg_uuid,pv_name,lv_count"
+    said = run(["vgs", "--readonly", "--reportformat", "json", "-o", fields], timeout=60.0).out
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows(said):
+        groups.setdefault((str(row["vg_name"]), str(row["vg_uuid"])), []).append(str(row["pv_name"]))
+    for (name, uuid), devices in groups.items():
+        if uuid.replace("-", "") in active:
+            yield "lvm", name, uuid, devices
+
+
+def rows(said: str) -> list[dict[str, Any]]:
+    """The rows of an LVM report, one for each group and physical volume. Raises ToolFault."""
+    try:
+        return [row for report in json.loads(said)["report"] for row in report["vg"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ToolFault("vgs", f"said something else than a report: {error}") from error
+
+
+def active_groups(host: Host) -> set[str]:
+    """The uuids, without dashes, of volume groups that have an active volume."""
+    uuids = set()
+    for name in host.listdir("/sys/block"):
+        if name.startswith("dm-"):
+            try:
+                uuid = host.read(f"/sys/block/{name}/dm/uuid").strip()
+            except OSError:
+                continue  # removed as we looked
+            if uuid.startswith("LVM-"):
+                uuids.add(uuid[4:36])
+    return uuids

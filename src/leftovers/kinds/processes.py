@@ -1,0 +1,207 @@
+"""Processes: who runs, from which file, in which cgroup and namespaces; ended through pidfds."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from leftovers import mountinfo
+from leftovers.host import Host
+from leftovers.kinds.kind import Kind, Look
+from leftovers.model import Deadline, Listing, Object, Verb
+
+__all__ = ["Processes"]
+
+# What a process may need to end by itself once it is asked to. Those of a container are not asked: the init of
+# a pid namespace ignores SIGTERM that it did not ask for (pid_namespaces(7)).
+GRACE = 1.0
+NAMESPACES = ("pid", "mnt", "net")
+
+
+class Processes(Kind):
+    """Facts of a process:
+
+    pid, ppid, start (clock ticks since boot), exe (as the kernel says it, with " (deleted)"), argv, uid,
+    cgroup (path in cgroup2, "" if none), pidns, mntns, netns (inodes), nested (in another pid namespace than
+    ours), self (this process or one of its ancestors). The first process of each foreign mount namespace also
+    has mount_root (what is mounted at its "/": [major:minor, path in that file system]) and mount_devices
+    (major:minor of all that is mounted there): how a container's processes are tied to its root file system.
+    `abrupt`, when a product put it there, means that it is not asked first.
+    """
+
+    name: ClassVar[str] = "process"
+    title: ClassVar[str] = "processes"
+    settle: ClassVar[float] = 5.0
+
+    def survey(self, look: Look) -> Listing:
+        import psutil
+
+        host = look.host
+        psutil.PROCFS_PATH = host.path("/proc")
+        home = {name: namespace(host, "self", name) for name in NAMESPACES}
+        seen_mntns = {home["mnt"]}
+        above = ancestors(host)
+        objects = []
+        for process in psutil.process_iter(["pid", "ppid", "uids"]):
+            info = process.info
+            pid = info["pid"]
+            try:
+                exe = os.readlink(host.path(f"/proc/{pid}/exe"))
+                start = start_time(host, pid)
+                inodes = {name: namespace(host, pid, name) for name in NAMESPACES}
+            except OSError:
+                continue  # a kernel thread or a zombie has no file; others are gone by now
+            facts: dict[str, object] = {
+                "pid": pid,
+                "ppid": info["ppid"] or 0,
+                "start": start,
+                "exe": exe,
+                "argv": arguments_of(host, pid),
+                "uid": info["uids"].real if info["uids"] else -1,
+                "cgroup": cgroup_of(host, pid),
+                "pidns": inodes["pid"],
+                "mntns": inodes["mnt"],
+                "netns": inodes["net"],
+                "nested": inodes["pid"] != home["pid"],
+                "self": pid in above,
+            }
+            if inodes["mnt"] not in seen_mntns:
+                seen_mntns.add(inodes["mnt"])
+                facts.update(mounts_of(host, pid))
+            objects.append(Object("process", str(pid), (pid, start), facts))
+        return Listing(tuple(objects))
+
+    def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
+        """SIGTERM to those of the host, SIGKILL to those in containers, and to all that still live after GRACE."""
+        failed: dict[str, str] = {}
+        fds: dict[int, Object] = {}
+        try:
+            for obj in objects:
+                if obj.facts["self"] or obj.facts["pid"] == 1:
+                    failed[obj.id] = "is this command's own process or an ancestor of it"
+                    continue
+                fd = hold(host, obj)
+                if fd is not None:
+                    fds[fd] = obj
+            for fd, obj in fds.items():
+                abrupt = obj.facts["nested"] or obj.facts.get("abrupt")
+                failed.update(send(fd, obj, signal.SIGKILL if abrupt else signal.SIGTERM))
+            alive = wait(set(fds), deadline.within(GRACE))
+            for fd in alive:
+                failed.update(send(fd, fds[fd], signal.SIGKILL))
+            wait(alive, deadline)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return failed
+
+
+def hold(host: Host, obj: Object) -> int | None:
+    """A pidfd of the process that was listed, or None if it is gone (or its pid is another's by now).
+
+    The start time is read after the pidfd is open: what is then signalled is what was looked at (pidfd_open(2)).
+    """
+    pid = obj.facts["pid"]
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    try:
+        same = start_time(host, pid) == obj.facts["start"]
+    except OSError:
+        same = False
+    if not same:
+        os.close(fd)
+        return None
+    return fd
+
+
+def send(fd: int, obj: Object, number: signal.Signals) -> dict[str, str]:
+    try:
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        pass
+    except OSError as error:
+        return {obj.id: error.strerror or str(error)}
+    return {}
+
+
+def wait(fds: set[int], deadline: Deadline) -> set[int]:
+    """Wait until all have ended; returns the pidfds of those that have not by the deadline."""
+    alive = set(fds)
+    poller = select.poll()
+    for fd in alive:
+        poller.register(fd, select.POLLIN)
+    while alive:
+        for fd, _ in poller.poll(deadline.left() * 1000):
+            poller.unregister(fd)
+            alive.discard(fd)
+        if deadline.passed():
+            break
+    return alive
+
+
+def start_time(host: Host, pid: int | str) -> int:
+    """Field 22 of /proc/PID/stat (proc_pid_stat(5)): with the pid it names a process for a whole boot.
+
+    Raises OSError when there is none.
+    """
+    stat = host.read_bytes(f"/proc/{pid}/stat", 4096)
+    # The second field is the name in parentheses and may itself hold parentheses and blanks.
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def namespace(host: Host, pid: int | str, name: str) -> int:
+    """The inode that names a process' namespace (namespaces(7)). Raises OSError."""
+    link = os.readlink(host.path(f"/proc/{pid}/ns/{name}"))
+    return int(link.partition("[")[2].rstrip("]"))
+
+
+def cgroup_of(host: Host, pid: int) -> str:
+    """A process' path in the cgroup2 hierarchy; "" without one."""
+    try:
+        text = host.read(f"/proc/{pid}/cgroup", 65536)
+    except OSError:
+        return ""
+    for line in text.split("\n"):
+        if line.startswith("0::"):
+            return line[3:].removesuffix(" (deleted)")
+    return ""
+
+
+def arguments_of(host: Host, pid: int) -> list[str]:
+    """A process' arguments. Not psutil's: it cuts a title that a process gave itself at its blanks."""
+    try:
+        text = host.read_bytes(f"/proc/{pid}/cmdline", 1 << 20)
+    except OSError:
+        return []
+    return [os.fsdecode(argument) for argument in text.rstrip(b"\0").split(b"\0")] if text else []
+
+
+def ancestors(host: Host) -> set[int]:
+    """Our own pid and those of the processes that wait for us: a shell, sudo, dpkg, snapd."""
+    pids = set()
+    pid = os.getpid()
+    while pid > 0 and pid not in pids:
+        pids.add(pid)
+        try:
+            stat = host.read_bytes(f"/proc/{pid}/stat", 4096)
+        except OSError:
+            break
+        pid = int(stat[stat.rindex(b")") + 2 :].split()[1])
+    return pids
+
+
+def mounts_of(host: Host, pid: int) -> dict[str, object]:
+    try:
+        mounts = mountinfo.parse(host.read_bytes(f"/proc/{pid}/mountinfo"))
+    except OSError:
+        return {}
+    root = mountinfo.covering(mounts, "/")
+    return {
+        "mount_root": [root.majmin, root.root] if root else [],
+        "mount_devices": sorted({mount.majmin for mount in mounts}),
+    }

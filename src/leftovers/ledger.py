@@ -1,0 +1,253 @@
+"""What was seen and done, on disk: evidence outlives the product, and a killed run is finished by running again.
+
+/var/lib/leftovers (mode 0700): lock, and for each product NAME.json (evidence; see docs/ledger.md) and NAME.log
+(one JSON document a line: what was done). Evidence is replaced atomically and flushed to the disk before anything
+is removed; the log is flushed after each batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from leftovers.errors import Refusal, Unreadable
+from leftovers.host import Host
+from leftovers.model import Claim, Evidence, Object, Outcome, Presence, Record, Role
+
+__all__ = ["DIRECTORY", "Ledger", "Memory", "Run"]
+
+DIRECTORY = "/var/lib/leftovers"
+FORMAT = "1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A clean that was begun. It stays in the ledger until it has come to its end."""
+
+    started: str
+    data: bool
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the ledger holds for one product. `claims` are those of `boot_id`, by object id."""
+
+    product: str
+    boot_id: str = ""
+    recorded: str = ""
+    presence: str = ""
+    claims: Mapping[str, Claim] = field(default_factory=dict)
+    records: tuple[Record, ...] = ()
+    run: Run | None = None
+
+
+class Ledger:
+    """The state directory of one host."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.directory = host.path(DIRECTORY)
+
+    # -- reading
+
+    def products(self) -> list[str]:
+        """The products that the ledger knows something of."""
+        return [name.removesuffix(".json") for name in self.host.listdir(DIRECTORY) if name.endswith(".json")]
+
+    def memory(self, product: str) -> Memory:
+        """What is known of a product; nothing known is an empty Memory. Raises Unreadable."""
+        path = f"{DIRECTORY}/{product}.json"
+        try:
+            text = self.host.read(path)
+        except FileNotFoundError:
+            return Memory(product)
+        except OSError as error:
+            raise Unreadable(path, error.strerror or str(error)) from error
+        try:
+            return load(product, json.loads(text))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            advice = f"move it away and run again: mv {path} {path}.bad"
+            raise Unreadable(path, f"is not a ledger: {error!r}", advice) from error
+
+    # -- writing
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the ledger alone. Raises Refusal when another leftovers is at work, or the directory cannot be made."""
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            os.chmod(self.directory, 0o700)
+            fd = os.open(f"{self.directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            cause = f"evidence cannot be written: {error.strerror}"
+            raise Refusal(DIRECTORY, cause, "nothing was removed; make it writable and run again") from error
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = os.read(fd, 32).decode("ascii", "replace").strip() or "?"
+                raise Refusal("the ledger", f"another leftovers (pid {pid}) is at work", f"wait for pid {pid}") from None
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(fd)
+
+    def record(
+        self,
+        product: str,
+        boot_id: str,
+        presence: Presence,
+        claims: Mapping[str, Claim],
+        records: Sequence[Record],
+        run: Run | None,
+    ) -> Memory:
+        """Write what was seen. What an earlier look of the same boot saw stays in, since the product may have lost
+        the evidence meanwhile; newer words replace older ones. Raises Refusal when it cannot be written."""
+        old = self.memory(product)
+        proven = {id: claim for id, claim in claims.items() if claim.proven}
+        if old.boot_id == boot_id:
+            proven = {**old.claims, **proven}
+        fresh = [record for record in records if record.source != "ledger"]
+        seen = {(record.type, record.name) for record in fresh}
+        kept = [record for record in old.records if (record.type, record.name) not in seen]
+        memory = Memory(product, boot_id, now(), presence.value, proven, (*fresh, *kept), run)
+        self.write(memory)
+        return memory
+
+    def write(self, memory: Memory) -> None:
+        """Replace a product's evidence: all of it or nothing. Raises Refusal."""
+        path = f"{self.directory}/{memory.product}.json"
+        text = json.dumps(dump(memory), indent=1, sort_keys=True).encode()
+        try:
+            fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                write_all(fd, text)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(f"{path}.new", path)
+            self.flush_directory()
+        except OSError as error:
+            cause = f"evidence cannot be written: {error.strerror}"
+            raise Refusal(path, cause, "nothing was removed; make room and run again") from error
+
+    def log(self, product: str, event: str, **facts: Any) -> None:
+        """Append one line to a product's log and flush it. A log that cannot be written stops nothing: what was
+        done is told on the terminal too."""
+        self.append(product, [{"time": now(), "event": event, **facts}])
+
+    def outcomes(self, product: str, outcomes: Sequence[Outcome]) -> None:
+        """Append what became of a batch of actions."""
+        lines = [
+            {
+                "time": now(),
+                "event": "outcome",
+                "verb": outcome.action.verb.value,
+                "id": outcome.action.id,
+                "identity": list(outcome.action.object.identity),
+                "result": outcome.result.value,
+                "detail": outcome.detail,
+            }
+            for outcome in outcomes
+            if outcome.action.product == product
+        ]
+        if lines:
+            self.append(product, lines)
+
+    def append(self, product: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            fd = os.open(f"{self.directory}/{product}.log", flags, 0o600)
+            try:
+                write_all(fd, text)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError:
+            pass
+
+    def flush_directory(self) -> None:
+        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def write_all(fd: int, text: bytes) -> None:
+    while text:
+        text = text[os.write(fd, text) :]
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def dump(memory: Memory) -> dict[str, Any]:
+    """A Memory as the JSON document that docs/ledger.md describes."""
+    return {
+        "format_version": FORMAT,
+        "product": memory.product,
+        "boot_id": memory.boot_id,
+        "recorded": memory.recorded,
+        "presence": memory.presence,
+        "run": {"started": memory.run.started, "data": memory.run.data, "force": memory.run.force} if memory.run else None,
+        "objects": [
+            {
+                "kind": claim.object.kind,
+                "key": claim.object.key,
+                "identity": list(claim.object.identity),
+                "facts": dict(claim.object.facts),
+                "role": claim.role.value,
+                "rank": claim.rank,
+                "reason": claim.reason,
+                "advice": claim.advice,
+                "evidence": [{"source": said.source, "text": said.text} for said in claim.evidence],
+            }
+            for claim in memory.claims.values()
+        ],
+        "records": [
+            {"type": record.type, "name": record.name, "source": record.source, "facts": dict(record.facts)}
+            for record in memory.records
+        ],
+    }
+
+
+def load(product: str, document: Mapping[str, Any]) -> Memory:
+    """The inverse of dump(). Raises ValueError, KeyError or TypeError for anything else."""
+    version = str(document["format_version"])
+    if version.partition(".")[0] != FORMAT.partition(".")[0]:
+        raise ValueError(f"format_version {version} is not one that this leftovers can read")
+    when = f"ledger, {document['recorded']}"
+    claims = {}
+    for entry in document["objects"]:
+        obj = Object(entry["kind"], entry["key"], tuple(entry["identity"]), dict(entry["facts"]))
+        evidence = tuple(
+            Evidence(said["source"] if said["source"].startswith("ledger") else f"{when}: {said['source']}", said["text"])
+            for said in entry["evidence"]
+        )
+        claims[obj.id] = Claim(
+            product, obj, Role(entry["role"]), True, entry["reason"], evidence, int(entry["rank"]), entry["advice"]
+        )
+    records = tuple(
+        Record(entry["type"], entry["name"], "ledger", dict(entry["facts"])) for entry in document["records"]
+    )
+    run = document["run"]
+    return Memory(
+        product,
+        str(document["boot_id"]),
+        str(document["recorded"]),
+        str(document["presence"]),
+        claims,
+        records,
+        Run(run["started"], bool(run["data"]), bool(run["force"])) if run else None,
+    )

@@ -1,0 +1,75 @@
+"""From what was found to what is to be done: a pure function, and the one table of policy (design: "Policy")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from leftovers.kinds import KINDS
+from leftovers.model import Action, Claim, Plan, Presence, Role, Verb
+from leftovers.survey import Survey
+
+__all__ = ["decide", "plan"]
+
+ORDER = {kind.name: number for number, kind in enumerate(KINDS)}
+# What can be said of a role by presence of the package. What is not named here is kept.
+REMOVES = {
+    (Role.LIVE, Presence.REMOVED),
+    (Role.LIVE, Presence.ABSENT),
+    (Role.DATA, Presence.ABSENT),
+}
+
+
+def plan(survey: Survey, products: Sequence[str], *, data: bool = False, force: bool = False) -> Plan:
+    """Decide about every object that some product has a word about.
+
+    data   also what policy keeps: data of a package that is removed but not purged, volumes at other places
+    force  treat an installed product as if its package were removed
+    """
+    presence = {
+        name: Presence.REMOVED if force and present is Presence.INSTALLED else present
+        for name, present in survey.presence.items()
+    }
+    actions = [
+        action
+        for claims in survey.claims.values()
+        for action in decide(claims, presence, data)
+        if action.product in products
+    ]
+    return Plan(tuple(products), tuple(sorted(actions, key=order)), survey.faults)
+
+
+def decide(claims: Mapping[str, Claim], presence: Mapping[str, Presence], data: bool) -> Iterable[Action]:
+    """One action for an object, of all the claims on it. Where products disagree, it stays."""
+    if not claims:
+        return []
+    actions = [action_for(claim, presence[claim.product], data) for claim in claims.values()]
+    keeping = [action for action in actions if action.verb is Verb.KEEP]
+    return [keeping[0] if keeping else actions[0]]
+
+
+def action_for(claim: Claim, present: Presence, data: bool) -> Action:
+    verb, reason, advice, counts = Verb.KEEP, claim.reason, claim.advice, False
+    again = f"leftovers clean {claim.product} --data"
+    if not claim.proven:
+        counts = claim.role is not Role.ADMIN
+        reason = f"not proven: {claim.reason}"
+    elif claim.role is Role.LENT:
+        verb = Verb.RETURN if present is not Presence.INSTALLED else Verb.KEEP
+    elif (claim.role, present) in REMOVES:
+        verb = Verb.REMOVE
+    elif claim.role in (Role.DATA, Role.EXTERNAL) and present is not Presence.INSTALLED:
+        if data:
+            verb = Verb.REMOVE
+        else:
+            reason = f"{claim.reason}: kept, the package is removed but not purged" if claim.role is Role.DATA else (
+                f"{claim.reason}: kept, at a place that the administrator chose"
+            )  # fmt: skip
+            advice = again
+    elif claim.role in (Role.LIVE, Role.DATA, Role.EXTERNAL):
+        reason = f"{claim.reason}: in use, {claim.product} is installed"
+    return Action(verb, claim.object, claim.product, reason, claim.evidence, claim.rank, advice, counts)
+
+
+def order(action: Action) -> tuple[int, int, int, str]:
+    """What is given back comes first, then kind by kind, then rank by rank; ties are stable for people."""
+    return (action.verb is not Verb.RETURN, ORDER[action.object.kind], action.rank, action.object.key)  # type: ignore[return-value]

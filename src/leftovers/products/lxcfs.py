@@ -1,0 +1,78 @@
+"""lxcfs: the FUSE file system that shows containers their own /proc. Shared by Incus, LXD, LXC and others."""
+
+from __future__ import annotations
+
+from leftovers.claims import Case, Finding, real_exe
+from leftovers.model import Evidence, Object, Role
+from leftovers.products.product import Directory, Product
+
+POINTS = ("/var/lib/lxcfs", "/var/lib/incus-lxcfs")
+EXES = ("/usr/bin/lxcfs", "/opt/incus/bin/lxcfs")
+
+
+def users(case: Case, majmin: str) -> list[str]:
+    """Processes in other mount namespaces that have lxcfs mounted and that are not about to go with their product."""
+    return [
+        f"pid {process.key} ({real_exe(process)})"
+        for process in case.objects("process")
+        if majmin in process.facts.get("mount_devices", ()) and process.id not in case.elsewhere
+    ]
+
+
+def mount(obj: Object, case: Case) -> Finding | None:
+    if obj.facts["fstype"] != "fuse.lxcfs" or obj.facts["point"] not in POINTS:
+        return None
+    said = [Evidence("kernel", f"mounted at {obj.facts['point']} (fuse.lxcfs)")]
+    using = users(case, obj.facts["majmin"])
+    if using:
+        said += [Evidence("kernel", f"mounted in the container of {user}") for user in using[:5]]
+        return Finding("containers of somebody else use lxcfs", tuple(said), role=Role.ADMIN)
+    return Finding("lxcfs, which nobody uses any more", tuple(said))
+
+
+def process(obj: Object, case: Case) -> Finding | None:
+    # Killed under a container that uses it, its files in there answer "Transport endpoint is not connected" until
+    # that container is restarted (lxc/lxcfs README.md; lxc/lxcfs#193).
+    if obj.facts["nested"] or real_exe(obj) not in EXES:
+        return None
+    said = (Evidence("kernel", f"runs {obj.facts['exe']}"),)
+    for claim in case.claims.values():
+        if claim.object.kind == "mount" and claim.role is Role.ADMIN:
+            return Finding(claim.reason, said + claim.evidence, role=Role.ADMIN)
+    return Finding("lxcfs, which nobody uses any more", said, rank=9)
+
+
+def unit(obj: Object, case: Case) -> Finding | None:
+    # Stopping the unit would kill the process: not while somebody's containers use it.
+    if obj.key != "lxcfs.service":
+        return None
+    said = (Evidence("systemd", f"{obj.key} is {obj.facts['load']}, {obj.facts['active']} ({obj.facts['sub']})"),)
+    for claim in case.claims.values():
+        if claim.role is Role.ADMIN:
+            return Finding(claim.reason, said, role=Role.ADMIN)
+    return Finding("a unit of the package", said)
+
+
+def directory(obj: Object, case: Case) -> Finding | None:
+    if obj.key not in POINTS or obj.facts["type"] != "directory" or not (obj.facts["empty"] or obj.facts["mounted"]):
+        return None
+    for claim in case.claims.values():
+        if claim.object.kind == "mount" and claim.role is Role.ADMIN:
+            return None
+    said = (Evidence("disk", f"{obj.key} is a mount point and nothing else"),)
+    return Finding("lxcfs' mount point", said, facts={"only_hollow": True})
+
+
+PRODUCT = Product(
+    name="lxcfs",
+    title="lxcfs",
+    packages=("lxcfs", "incus-lxcfs"),
+    daemons=EXES,
+    units=("lxcfs.service",),
+    directories=tuple(
+        Directory(point, Role.LIVE, "made by the unit's ExecStartPre= (lxcfs.service)") for point in POINTS
+    ),
+    # The mount first: whether somebody uses it decides about all the rest.
+    recall=frozenset(),
+    rules={"mount": (mount,), "process": (process,), "unit": (unit,), "file": (directory,)},
+)

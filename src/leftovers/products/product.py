@@ -1,0 +1,58 @@
+"""What a product is to us: a description. It removes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from leftovers.claims import Rule
+from leftovers.kinds.kind import Look
+from leftovers.model import Record, Role
+
+__all__ = ["Directory", "Product", "Reader"]
+
+# Reads what a product wrote down; returns records and one line for each source that could not be read.
+Reader = Callable[[Look], tuple[list[Record], list[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory (or socket, or file) of a product: what it is for, and whose word says so."""
+
+    path: str
+    role: Role
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """
+    name        what people type
+    title       what people read
+    packages    the packages that can hold its daemon
+    daemons     the daemon's file, in all layouts: the product is installed while one of them exists
+    units       its systemd units (names or fnmatch patterns)
+    directories what it declares on disk
+    accounts    "TYPE NAME" of users, groups and id ranges that its packages add (only ever reported)
+    sysctls     "NAME=VALUE" that it sets for the whole host (only ever reported)
+    readers     sources of records, the best first
+    places      what of the host's files its records point to: paths to be looked at besides `directories`
+    rules       by kind: what proves an object its own
+    companions  products that only live for others; looked at together with this one
+    recall      kinds whose proof stands once it was given, for as long as the object is the same: the ledger's word
+                counts for these. Of other kinds somebody else may since have become a user
+    """
+
+    name: str
+    title: str
+    packages: tuple[str, ...]
+    daemons: tuple[str, ...]
+    units: tuple[str, ...] = ()
+    directories: tuple[Directory, ...] = ()
+    accounts: tuple[str, ...] = ()
+    sysctls: tuple[str, ...] = ()
+    readers: tuple[Reader, ...] = ()
+    places: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
+    rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    companions: tuple[str, ...] = ()
+    recall: frozenset[str] = frozenset({"process", "link", "mount", "cgroup", "loop", "pool", "xtables"})

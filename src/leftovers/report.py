@@ -1,0 +1,215 @@
+"""How things are told: text for people, one JSON document for programs. Nothing here knows what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from leftovers.explain import Answer
+from leftovers.kinds import KINDS
+from leftovers.model import Action, Object, Outcome, Plan, Presence, Result, Verb
+
+__all__ = ["FORMAT", "Bar", "Colour", "answers_text", "document", "plan_text", "printable", "summary"]
+
+FORMAT = "1.0"
+TITLES = {kind.name: kind.title for kind in KINDS}
+# So many names are shown of a group unless everything is asked for.
+SHOWN = 6
+COLOURS = {"remove": "31", "return": "36", "keep": "32", "failed": "31;1", "changed": "33", "unread": "33;1"}
+
+
+class Colour:
+    """Colours the leading word, on a terminal that wants it (no-color.org)."""
+
+    def __init__(self, when: str, stream: TextIO) -> None:
+        wanted = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("NO_COLOR")
+        self.on = when == "always" or (when == "auto" and wanted)
+
+    def word(self, word: str, width: int = 7) -> str:
+        padded = word.ljust(width)
+        return f"\x1b[{COLOURS[word]}m{padded}\x1b[0m" if self.on and word in COLOURS else padded
+
+
+class Bar:
+    """A progress bar on a terminal, once something takes long; otherwise silent."""
+
+    def __init__(self, stream: TextIO, patience: float = 0.7) -> None:
+        self.stream = stream
+        self.since = time.monotonic() + patience
+        self.shown = False
+
+    def __call__(self, title: str, done: int, total: int) -> None:
+        if not self.stream.isatty() or (time.monotonic() < self.since and not self.shown):
+            return
+        self.shown = True
+        width = 24
+        filled = width * done // max(1, total)
+        line = f"\r[{'#' * filled}{' ' * (width - filled)}] {done}/{total} {title}"
+        self.stream.write(line.ljust(78) if title else "\r".ljust(79) + "\r")
+        self.stream.flush()
+
+
+def printable(text: str) -> str:
+    """A name as it may be shown: containers choose names, and a terminal obeys escape sequences."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def label(obj: Object) -> str:
+    """What a person calls an object."""
+    if obj.kind == "process":
+        argv = obj.facts.get("argv") or [obj.facts.get("exe", "")]
+        name = os.path.basename(str(argv[0])) if not str(argv[0]).startswith("[") else str(argv[0])
+        return printable(f"{obj.key} ({name[:40]})")
+    return printable(obj.key)
+
+
+def plan_text(plan: Plan, presence: Mapping[str, Presence], colour: Colour, everything: bool = False) -> str:
+    """A plan for people: what goes in groups, what stays one by one with its reason."""
+    lines: list[str] = []
+    for product in plan.products:
+        actions = [action for action in plan.actions if action.product == product]
+        if not actions:
+            continue
+        lines.append(f"{product}: {said_of(presence[product])}")
+        lines += grouped([action for action in actions if action.verb is not Verb.KEEP], colour, everything)
+        keeping = [action for action in actions if action.verb is Verb.KEEP]
+        if presence[product] is Presence.INSTALLED and not everything:
+            lines += grouped(keeping, colour, everything)
+        else:
+            lines += [kept(action, colour) for action in keeping]
+        lines.append("")
+    lines += [f"{colour.word('unread')} {printable(fault)}" for fault in plan.faults]
+    return "\n".join(lines)
+
+
+def said_of(presence: Presence) -> str:
+    return {
+        Presence.INSTALLED: "installed",
+        Presence.REMOVED: "removed, not purged: its data stays unless --data is given",
+        Presence.ABSENT: "not installed",
+    }[presence]
+
+
+def grouped(actions: Sequence[Action], colour: Colour, everything: bool) -> list[str]:
+    groups: dict[tuple[str, str, str], list[Action]] = {}
+    for action in actions:
+        groups.setdefault((action.verb.value, action.object.kind, action.reason), []).append(action)
+    lines = []
+    for (verb, kind, reason), group in groups.items():
+        names = [label(action.object) for action in group]
+        if everything:
+            for name, action in zip(names, group, strict=True):
+                lines.append(f"  {colour.word(verb)} {TITLES[kind]}: {name}: {reason}")
+                lines += [f"            [{said.source}] {printable(said.text)}" for said in action.evidence]
+            continue
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        lines.append(f"  {colour.word(verb)} {len(group):4} {TITLES[kind]}: {', '.join(names[:SHOWN])}{more}: {reason}")
+    return lines
+
+
+def kept(action: Action, colour: Colour) -> str:
+    why = "; ".join(f"{said.text}" for said in action.evidence[:2])
+    advice = f" -> {action.advice}" if action.advice else ""
+    name = f"{action.object.kind} {label(action.object)}"
+    return f"  {colour.word('keep')} {name}: {action.reason} ({printable(why)}){printable(advice)}"
+
+
+def summary(plan: Plan) -> str:
+    """One line of counts."""
+    removing = sum(action.verb is Verb.REMOVE for action in plan.actions)
+    returning = sum(action.verb is Verb.RETURN for action in plan.actions)
+    unproven = sum(action.counts for action in plan.keeping())
+    text = f"{removing} to remove"
+    if returning:
+        text += f", {returning} to give back"
+    text += f", {len(plan.keeping())} kept"
+    return text + (f" ({unproven} of them not proven)" if unproven else "")
+
+
+def outcome_text(outcomes: Sequence[Outcome], colour: Colour) -> str:
+    """What did not go as planned, a line each."""
+    lines = []
+    for outcome in outcomes:
+        if outcome.result in (Result.FAILED, Result.CHANGED):
+            name = f"{outcome.action.object.kind} {label(outcome.action.object)}"
+            lines.append(f"{colour.word(outcome.result.value)} {name}: {printable(outcome.detail)}")
+    return "\n".join(lines)
+
+
+def answers_text(answers: Sequence[Answer], colour: Colour) -> str:
+    lines = []
+    for answer in answers:
+        obj = answer.object
+        lines.append(f"{TITLES[obj.kind]}: {label(obj)}")
+        for name, value in sorted(obj.facts.items()):
+            if value not in ("", 0, [], False, None):
+                lines.append(f"    {name}: {printable(json.dumps(value, ensure_ascii=False))[:160]}")
+        for claim in answer.claims:
+            word = "proven" if claim.proven else "not proven"
+            lines.append(f"  {claim.product} ({word}): {claim.reason}")
+            lines += [f"    [{said.source}] {printable(said.text)}" for said in claim.evidence]
+        if answer.action is None:
+            lines.append("  no product that leftovers knows has a claim on it: it is left alone")
+        else:
+            action = answer.action
+            lines.append(f"  -> {colour.word(action.verb.value, 0)}: {action.reason}")
+            if action.advice:
+                lines.append(f"     by hand: {printable(action.advice)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def document(
+    command: str,
+    plan: Plan,
+    presence: Mapping[str, Presence],
+    outcomes: Sequence[Outcome] = (),
+    left: Plan | None = None,
+) -> str:
+    """The one JSON document of a command."""
+    results = {outcome.action.id: outcome for outcome in outcomes}
+    body: dict[str, Any] = {
+        "format_version": FORMAT,
+        "command": command,
+        "complete": not plan.faults,
+        "products": [{"name": name, "presence": presence[name].value} for name in plan.products],
+        "objects": [entry(action, results.get(action.id)) for action in plan.actions],
+        "faults": list(plan.faults),
+        "summary": {
+            "remove": sum(action.verb is Verb.REMOVE for action in plan.actions),
+            "return": sum(action.verb is Verb.RETURN for action in plan.actions),
+            "keep": len(plan.keeping()),
+            "left": len(plan.left() if left is None else left.left()),
+        },
+    }
+    if left is not None:
+        body["left"] = [entry(action, None) for action in left.left()]
+    return json.dumps(body, indent=1)
+
+
+def entry(action: Action, outcome: Outcome | None) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "id": action.id,
+        "kind": action.object.kind,
+        "name": action.object.key,
+        "product": action.product,
+        "action": action.verb.value,
+        "counts": action.verb is not Verb.KEEP or action.counts,
+        "reason": action.reason,
+        "advice": action.advice,
+        "evidence": [{"source": evidence.source, "text": evidence.text} for evidence in action.evidence],
+    }
+    if outcome is not None:
+        said["result"] = outcome.result.value
+        said["detail"] = outcome.detail
+    return said
+
+
+def to_stdout(text: str) -> None:
+    """Data goes to stdout; names that are not UTF-8 go as escapes instead of failing."""
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + ("" if text.endswith("\n") else "\n"))
+    sys.stdout.flush()

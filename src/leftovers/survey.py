@@ -1,0 +1,164 @@
+"""The facts: every object on the host, what products wrote down, and whose each object is. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from leftovers.claims import Case, attribute
+from leftovers.daemons import dpkg
+from leftovers.errors import Fault, Unreadable
+from leftovers.host import Host
+from leftovers.kinds import Kind, Look, survey_order
+from leftovers.ledger import Memory
+from leftovers.model import Claim, Listing, Object, Presence, Record, Role, Scope
+from leftovers.products import Product
+
+__all__ = ["Survey", "presence", "relist", "survey"]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """One look at the host.
+
+    listed     every object, by kind
+    claims     by object id, then by product
+    presence   how much of each product is installed
+    records    what each product has written down
+    faults     what could not be read: with any of these, the rest may not be the whole
+    """
+
+    boot_id: str
+    scope: Scope
+    listed: Mapping[str, tuple[Object, ...]]
+    claims: Mapping[str, Mapping[str, Claim]]
+    presence: Mapping[str, Presence]
+    records: Mapping[str, tuple[Record, ...]]
+    faults: tuple[str, ...]
+
+
+def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]) -> Survey:
+    """Look at the whole host on behalf of some products. `memory` is what the ledger holds for each of them."""
+    kinds = survey_order()
+    listed: dict[str, tuple[Object, ...]] = {}
+    faults: list[str] = []
+    records: dict[str, tuple[Record, ...]] = {}
+    scope = Scope()
+    asked = False
+    for kind in kinds:
+        # Records tell where else to look; reading them needs to know which processes live and what is mounted.
+        if not asked and {"process", "mount"} <= listed.keys():
+            records, scope, said = ask(Look(host, scope, listed), products, memory)
+            faults += said
+            asked = True
+        listing = listed_by(kind, Look(host, scope, listed))
+        listed[kind.name] = listing.objects
+        faults += listing.faults
+    present = {product.name: presence(host, product) for product in products}
+    boot_id = host.boot_id()
+    claims: dict[str, dict[str, Claim]] = {}
+    for product in products:
+        case = Case(
+            product.name,
+            present[product.name],
+            listed,
+            records[product.name],
+            {id: claim for name, own in claims.items() for id, claim in own.items() if claim.proven},
+        )
+        claims[product.name] = attribute(case, product.rules, remembered(product, memory, listed, boot_id))
+    return Survey(boot_id, scope, listed, by_object(claims), present, records, tuple(dict.fromkeys(faults)))
+
+
+def ask(
+    look: Look, products: Sequence[Product], memory: Mapping[str, Memory]
+) -> tuple[dict[str, tuple[Record, ...]], Scope, list[str]]:
+    """What the products wrote down, and where that says to look. The ledger's memory comes last: it is oldest."""
+    records: dict[str, tuple[Record, ...]] = {}
+    faults: list[str] = []
+    for product in products:
+        found: list[Record] = []
+        for reader in product.readers:
+            try:
+                read, said = reader(look)
+            except Fault as fault:
+                read, said = [], [str(fault)]
+            found += read
+            faults += said
+        if product.name in memory:
+            found += memory[product.name].records
+        records[product.name] = tuple(found)
+    scope = Scope(
+        units=tuple(unit for product in products for unit in product.units),
+        directories=tuple(directory.path for product in products for directory in product.directories)
+        + tuple(path for product in products for path in product.places(records[product.name])),
+        accounts=tuple(account for product in products for account in product.accounts),
+        sysctls=tuple(sysctl for product in products for sysctl in product.sysctls),
+    )
+    return records, scope, faults
+
+
+def listed_by(kind: Kind, look: Look) -> Listing:
+    try:
+        return kind.survey(look)
+    except (Fault, OSError, ImportError) as error:
+        return Listing(faults=(f"{kind.title}: {error}",))
+
+
+def relist(host: Host, kind: Kind, scope: Scope) -> Listing:
+    """One kind again, with those that it needs. A fault of any of them is raised: what cannot be listed cannot be
+    said to be gone. Raises Unreadable."""
+    listed: dict[str, tuple[Object, ...]] = {}
+    listing = Listing()
+    needed = {kind.name}
+    for other in reversed(survey_order()):
+        if other.name in needed:
+            needed |= set(other.needs)
+    for other in survey_order():
+        if other.name in needed:
+            listing = listed_by(other, Look(host, scope, listed))
+            listed[other.name] = listing.objects
+            if other is kind:
+                break
+    if listing.faults and not listing.objects:
+        raise Unreadable(kind.title, listing.faults[0])
+    return listing
+
+
+def presence(host: Host, product: Product) -> Presence:
+    """Whether a product is installed: its daemon's file is there (however it came), or dpkg says so of the package
+    that owns it."""
+    if any(host.exists(path) for path in product.daemons):
+        return Presence.INSTALLED
+    if host.root:
+        return Presence.ABSENT
+    owners = {package for names in dpkg.owners(product.daemons).values() for package in names}
+    states = dpkg.status([*product.packages, *owners])
+    if any(states.get(package) == "installed" for package in owners):
+        return Presence.INSTALLED
+    if any(state not in ("not-installed", "installed") for state in states.values()):
+        return Presence.REMOVED
+    return Presence.ABSENT
+
+
+def remembered(
+    product: Product, memory: Mapping[str, Memory], listed: Mapping[str, tuple[Object, ...]], boot_id: str
+) -> dict[str, Claim]:
+    """The ledger's claims for objects that are still exactly what they were: same boot, same identity."""
+    held = memory.get(product.name)
+    if held is None or held.boot_id != boot_id:
+        return {}
+    found = {}
+    for kind in product.recall:
+        for obj in listed.get(kind, ()):
+            claim = held.claims.get(obj.id)
+            if claim is not None and claim.object.identity == obj.identity and claim.role in (Role.LIVE, Role.LENT):
+                found[obj.id] = replace(claim, object=replace(obj, facts={**claim.object.facts, **obj.facts}))
+    return found
+
+
+def by_object(claims: Mapping[str, Mapping[str, Claim]]) -> dict[str, dict[str, Claim]]:
+    found: dict[str, dict[str, Claim]] = {}
+    for product, own in claims.items():
+        for id, claim in own.items():
+            found.setdefault(id, {})[product] = claim
+    return found
