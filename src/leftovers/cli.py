@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         (("--debug",), {"action": "store_true", "help": "a traceback for every fault"}),
     ):
         # Allowed before and after the command; the later parser must not reset what the first has set.
-        common.add_argument(*flags, default=argparse.SUPPRESS, **options)  # type: ignore[arg-type]
+        common.add_argument(*flags, default=argparse.SUPPRESS, **options)
     top = argparse.ArgumentParser(
         prog="leftovers",
         description="Finds what container products left on this host, proves whose it is, and makes it go.",
@@ -134,4 +134,6 @@ def check(arguments: argparse.Namespace) -> None:
         if name not in NAMES:
             parser().error(f"unknown product {name!r}: choose from {', '.join(NAMES)}")
     if os.geteuid() != 0:
-        raise Refusal("leftovers", "other processes' namespaces are only open to root", f"sudo leftovers {arguments.command}")
+        raise Refusal(
+            "leftovers", "other processes' namespaces are only open to root", f"sudo leftovers {arguments.command}"
+        )

@@ -97,7 +97,9 @@ def verify(arguments: Namespace) -> int:
         for fault in plan.faults:
             report.to_stdout(f"unread  {report.printable(fault)}")
         kept = f", {len(plan.keeping())} things stay on purpose (leftovers scan)" if plan.keeping() else ""
-        report.to_stdout(f"clean{kept}" if not plan.faults else f"nothing found{kept}, but not everything could be read")
+        report.to_stdout(
+            f"clean{kept}" if not plan.faults else f"nothing found{kept}, but not everything could be read"
+        )
     return status(plan, LEFT)
 
 
@@ -197,7 +199,7 @@ def swept(
 ) -> int:
     done = carry_out(host, ledger, products, seen, todo, run, progress=report.Bar(sys.stderr))
     left = done.after.left()
-    failing = [action for action in done.after.doing()]
+    failing = done.after.doing()
     if arguments.json:
         report.to_stdout(report.document(arguments.command, todo, seen.presence, done.outcomes, done.after))
     else:
@@ -233,9 +235,7 @@ def resume(arguments: Namespace) -> int:
     with ledger.locked():
         open_runs = {name: run for name in ledger.products() if name in NAMES and (run := ledger.memory(name).run)}
         if not open_runs:
-            report.to_stdout(
-                report.document("resume", Plan((), ()), {}) if arguments.json else "nothing to resume"
-            )
+            report.to_stdout(report.document("resume", Plan((), ()), {}) if arguments.json else "nothing to resume")
             return DONE
         run = next(iter(open_runs.values()))
         products = with_companions(list(open_runs))

@@ -93,7 +93,9 @@ class Ledger:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 pid = os.read(fd, 32).decode("ascii", "replace").strip() or "?"
-                raise Refusal("the ledger", f"another leftovers (pid {pid}) is at work", f"wait for pid {pid}") from None
+                raise Refusal(
+                    "the ledger", f"another leftovers (pid {pid}) is at work", f"wait for pid {pid}"
+                ) from None
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
             yield
@@ -200,7 +202,9 @@ def dump(memory: Memory) -> dict[str, Any]:
         "boot_id": memory.boot_id,
         "recorded": memory.recorded,
         "presence": memory.presence,
-        "run": {"started": memory.run.started, "data": memory.run.data, "force": memory.run.force} if memory.run else None,
+        "run": {"started": memory.run.started, "data": memory.run.data, "force": memory.run.force}
+        if memory.run
+        else None,
         "objects": [
             {
                 "kind": claim.object.kind,
@@ -232,7 +236,9 @@ def load(product: str, document: Mapping[str, Any]) -> Memory:
     for entry in document["objects"]:
         obj = Object(entry["kind"], entry["key"], tuple(entry["identity"]), dict(entry["facts"]))
         evidence = tuple(
-            Evidence(said["source"] if said["source"].startswith("ledger") else f"{when}: {said['source']}", said["text"])
+            Evidence(
+                said["source"] if said["source"].startswith("ledger") else f"{when}: {said['source']}", said["text"]
+            )
             for said in entry["evidence"]
         )
         claims[obj.id] = Claim(

@@ -72,4 +72,4 @@ def action_for(claim: Claim, present: Presence, data: bool) -> Action:
 
 def order(action: Action) -> tuple[int, int, int, str]:
     """What is given back comes first, then kind by kind, then rank by rank; ties are stable for people."""
-    return (action.verb is not Verb.RETURN, ORDER[action.object.kind], action.rank, action.object.key)  # type: ignore[return-value]
+    return (action.verb is not Verb.RETURN, ORDER[action.object.kind], action.rank, action.object.key)

@@ -120,13 +120,26 @@ def kill(host: Host, obj: Object) -> str:
     return ""
 
 
+def tree(top: str) -> list[str]:
+    """A directory and all below it, each after the one that it is in. No recursion: a container may nest its
+    cgroups deeper than Python's stack."""
+    paths = [top]
+    for path in paths:
+        try:
+            with os.scandir(path) as entries:
+                paths += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # it was removed meanwhile
+    return paths
+
+
 def remove(host: Host, obj: Object, deadline: Deadline) -> str:
     """rmdir of a group and of those below it, leaves first; waits while its processes are being reaped."""
     top = host.path(obj.facts["directory"])
     pauses = iter(POLL)
     while True:
         cause = ""
-        for path, _, _ in os.walk(top, topdown=False):
+        for path in reversed(tree(top)):
             try:
                 os.rmdir(path)
             except FileNotFoundError:

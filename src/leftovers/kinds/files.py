@@ -97,12 +97,19 @@ def empty(path: str) -> bool:
 
 def hollow(path: str) -> bool:
     """Whether a tree holds directories only (within HOLLOW_LIMIT entries)."""
-    left = HOLLOW_LIMIT
-    for _, directories, files in os.walk(path, followlinks=False):
-        left -= len(directories)
-        if files or left < 0:
+    stack = [path]
+    for _ in range(HOLLOW_LIMIT):
+        if not stack:
+            return True
+        try:
+            with os.scandir(stack.pop()) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        return False
+                    stack.append(entry.path)
+        except OSError:
             return False
-    return True
+    return False
 
 
 class Tree:

@@ -153,7 +153,8 @@ def tie_peers(objects: list[dict[str, Any]], home: int, nsids: Mapping[int, int]
 
 
 def hold_taps(host: Host, objects: Sequence[dict[str, Any]]) -> None:
-    """Say which process has each tun or tap of the host open: fdinfo names it (drivers/net/tun.c, tun_chr_show_fdinfo)."""
+    """Say which process has each tun or tap of the host open: its fdinfo names it (drivers/net/tun.c,
+    tun_chr_show_fdinfo)."""
     taps = {facts["name"]: facts for facts in objects if facts["host"] and facts["type"] == "tun"}
     if not taps:
         return
@@ -162,7 +163,7 @@ def hold_taps(host: Host, objects: Sequence[dict[str, Any]]) -> None:
         if not pid.isdigit():
             continue
         try:
-            fds = [fd for fd in os.listdir(host.path(directory))]
+            fds = os.listdir(host.path(directory))
         except OSError:
             continue
         for fd in fds:

@@ -84,7 +84,7 @@ def describe(host: Host, mounts: Sequence[Mount], ns: int, pid: int) -> Iterator
 
 def fstab_points(host: Host) -> set[str]:
     """The mount points that fstab(5) names."""
-    points = set()
+    points: set[str] = set()
     try:
         text = host.read_bytes("/etc/fstab", 1 << 20)
     except OSError:
@@ -213,10 +213,11 @@ def unmount(host: Host, group: Sequence[Object], report: Callable[[Object, str],
         if parent and parent.id in going and parent.shared and parent.id not in private:
             try:
                 make_private(parent, present)
+                private.add(parent.id)
             except OSError as error:
-                report(obj, f"cannot make {parent.point} private: {error.strerror}")
-                continue
-            private.add(parent.id)
+                if any(peer.shared == parent.shared for peer in present.values() if peer.id not in going):
+                    report(obj, f"cannot make {parent.point} private: {error.strerror}")
+                    continue
         cause = undo(host, mount)
         if not cause:
             del present[number]

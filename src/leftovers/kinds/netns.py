@@ -43,7 +43,10 @@ class NetworkNamespaces(Kind):
         for mount in look.objects("mount"):
             match = NSFS_NET.match(mount.facts["root"])
             if mount.facts["fstype"] == "nsfs" and match:
-                entry(int(match[1]))["pins"].append(mount.facts["point"])
+                pins = entry(int(match[1]))["pins"]
+                # `ip netns` binds /run/netns on itself, so the same pin is mounted twice.
+                if mount.facts["point"] not in pins:
+                    pins.append(mount.facts["point"])
         return Listing(tuple(Object("netns", str(inode), (inode,), facts) for inode, facts in sorted(found.items())))
 
     def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
@@ -53,11 +56,20 @@ class NetworkNamespaces(Kind):
                 failed[obj.id] = "is the host's own"
                 continue
             for pin in obj.facts["pins"]:
-                try:
-                    syscalls.umount2(pin, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-                    os.unlink(pin)  # the empty file that `ip netns` mounts on; EISDIR for a directory
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    failed[obj.id] = f"{pin}: {error.strerror}"
+                if cause := unpin(pin, obj.facts["inode"]):
+                    failed[obj.id] = f"{pin}: {cause}"
         return failed
+
+
+def unpin(pin: str, inode: int) -> str:
+    """Undo every mount of one namespace at a path, then remove the empty file that it was mounted on (ip-netns(8)).
+    Returns the cause of a failure, or ""."""
+    try:
+        while os.stat(pin, follow_symlinks=False).st_ino == inode:
+            syscalls.umount2(pin, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+        os.unlink(pin)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

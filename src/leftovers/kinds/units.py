@@ -69,8 +69,9 @@ def matches(unit: str, patterns: Sequence[str]) -> bool:
 def describe(block: str) -> Object:
     """One unit from a block of `systemctl show`."""
     said = dict(line.split("=", 1) for line in block.strip().split("\n") if "=" in line)
+    name = said.get("Id", "")
     facts = {
-        "unit": said.get("Id", ""),
+        "unit": name,
         "load": said.get("LoadState", ""),
         "active": said.get("ActiveState", ""),
         "sub": said.get("SubState", ""),
@@ -78,4 +79,4 @@ def describe(block: str) -> Object:
         "cgroup": said.get("ControlGroup", ""),
         "pid": int(said.get("MainPID", "0") or 0),
     }
-    return Object("unit", facts["unit"], (facts["unit"], said.get("InvocationID", "")), facts)
+    return Object("unit", name, (name, said.get("InvocationID", "")), facts)

@@ -408,7 +408,7 @@ def choose(saved: Saved, objects: Sequence[Object]) -> Batch:
             batch.causes[object.id] = f"holds {holds[name]} rules now, {object.facts['rules']} when it was listed"
             del chains[name]
 
-    staying = list((there - going).elements())
+    staying = (there - going).keys() if chains else ()
     jumps = [(rules[key].table, rules[key].chain, str(facts_of(rules[key])["target"])) for key in staying]
     while True:
         # A rule that stays goes all the same when its own chain is flushed; a chain that stays keeps its rules.

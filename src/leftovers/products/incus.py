@@ -43,8 +43,10 @@ NETWORK_CHAIN = re.compile(r"(fwd|in|out|pstrt)\.(?P<network>[^.]+)\Z")
 COMMENT = re.compile(
     r"generated for Incus (network|network-forward|network-load-balancer|container|instance) (?P<of>.+)"
 )
-PAYLOAD = r"/lxc\.payload\.(?P<name>.+?)(-[0-9]{1,3})?\Z"
-MONITOR = r"/lxc\.monitor\.(?P<name>.+?)(-[0-9]{1,3})?\Z"
+# lxc/src/lxc/cgroups/cgroup.h; a number follows when the name was taken, and "-1" may also be of the name itself.
+PAYLOAD = r"/lxc\.payload\.[^/]+\Z"
+MONITOR = r"/lxc\.monitor\.[^/]+\Z"
+CLASH = re.compile(r"-[0-9]{1,3}\Z")
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -116,13 +118,24 @@ def lxc_nics(case: Case) -> Iterator[tuple[Record, dict[str, Any]]]:
             yield record, nic
 
 
+def made(case: Case, nic: dict[str, Any]) -> bool:
+    """Whether the link in a device's host_name is one that Incus made. Of a passed-through card (nictype=physical,
+    sriov, or a network of such a type) that name is the administrator's own card's (seen on 6.0.4)."""
+    networks = [record for record in case.records_of("network") if record.name == nic.get("network")]
+    parents = {nic.get("parent")} | {record.facts.get("config", {}).get("parent") for record in networks}
+    name = nic.get("host_name", "")
+    if any(parent and (name == parent or name.startswith(f"{parent}.")) for parent in parents):
+        return False
+    types = {nic.get("nictype")} | {record.facts.get("type") for record in networks}
+    # A physical network on a bridge gives its instances a veth of their own (Incus 7, nic_physical.go).
+    return "sriov" not in types and nic.get("nictype") != "physical"
+
+
 def addresses(case: Case) -> set[str]:
     """The hardware addresses of all instances' devices."""
 
     def make() -> set[str]:
-        return {
-            nic["hwaddr"].lower() for source in (nics, lxc_nics) for _, nic in source(case) if nic.get("hwaddr")
-        }
+        return {nic["hwaddr"].lower() for source in (nics, lxc_nics) for _, nic in source(case) if nic.get("hwaddr")}
 
     found: set[str] = case.cached("incus.addresses", make)
     return found
@@ -134,7 +147,8 @@ def external_pools(records: tuple[Record, ...]) -> dict[str, str]:
     for record in records:
         source = record.facts.get("source", "") if record.type == "pool" else ""
         if record.type == "pool" and record.facts.get("driver") in ("dir", "btrfs") and source.startswith("/"):
-            if not below(source, DIRECTORY) and not source.startswith("/dev/") and ".." not in source.split("/"):
+            elsewhere = not below(source, DIRECTORY) and not source.startswith("/dev/")
+            if elsewhere and ".." not in source.split("/"):
                 found[source.rstrip("/")] = record.name
     return found
 
@@ -184,10 +198,16 @@ def tied_process(obj: Object, case: Case) -> Finding | None:
     if obj.facts["nested"] or not title.startswith(f"[lxc monitor] {DIRECTORY}/"):
         return None
     said = (Evidence("kernel", f"arguments {title[:120]!r}"), Evidence("kernel", f"runs {obj.facts['exe']}"))
-    return Finding(
-        "has the arguments of a container's monitor, but runs another program", said, proven=False,
-        role=Role.ADMIN, advice=f"kill {obj.key}",
-    )  # fmt: skip
+    reason = "has the arguments of a container's monitor, but runs another program"
+    return Finding(reason, said, proven=False, role=Role.ADMIN, advice=f"kill {obj.key}")
+
+
+def named_for(path: str) -> tuple[str, ...]:
+    """The instances that a cgroup of liblxc may be named for, the likelier first; none for another cgroup."""
+    if not re.match(PAYLOAD, path) and not re.match(MONITOR, path):
+        return ()
+    name = path.split(".", 2)[2]
+    return tuple(dict.fromkeys((name, CLASH.sub("", name))))
 
 
 def empty_cgroup(obj: Object, case: Case) -> Finding | None:
@@ -196,21 +216,18 @@ def empty_cgroup(obj: Object, case: Case) -> Finding | None:
     path = obj.facts["path"]
     if obj.facts["populated"] or obj.facts["hierarchy"]:
         return None
-    match = re.match(PAYLOAD, path) or re.match(MONITOR, path)
-    if not match and path != "/lxc.pivot":
+    if not named_for(path) and path != "/lxc.pivot":
         return None
-    name = match["name"] if match else ""
     known = {record.name: record.source for type in ("instance", "lxc.conf") for record in case.records_of(type)}
-    if name in known:
-        return Finding("an instance's cgroup, empty", (Evidence(known[name], f"knows an instance {name}"),))
+    for name in named_for(path):
+        if name in known:
+            return Finding("an instance's cgroup, empty", (Evidence(known[name], f"knows an instance {name}"),))
     other = other_liblxc(case)
     if other:
-        said = (Evidence("kernel", f"{other}: the name is liblxc's, not Incus' alone"),)
-        return Finding("an empty cgroup of liblxc", said, proven=False, advice=f"rmdir {obj.facts['directory']}")
-    said = (
-        Evidence("kernel", "has no process, and a name that liblxc gives"),
-        Evidence("kernel", "no other product of liblxc runs or is installed"),
-    )
+        doubt = Evidence("kernel", f"{other}: the name is liblxc's, not Incus' alone")
+        return Finding("an empty cgroup of liblxc", (doubt,), proven=False, advice=f"rmdir {obj.facts['directory']}")
+    alone = Evidence("kernel", "no other product of liblxc runs or is installed")
+    said = (Evidence("kernel", "has no process, and a name that liblxc gives"), alone)
     return Finding("an instance's cgroup, empty", said)
 
 
@@ -246,7 +263,9 @@ def bridge(obj: Object, case: Case) -> Finding | None:
     name = obj.key
     for process in case.proven("process"):
         if f"--interface={name}" in process.facts["argv"]:
-            return Finding("a managed network's bridge", (Evidence("kernel", f"dnsmasq (pid {process.key}) serves it"),))
+            return Finding(
+                "a managed network's bridge", (Evidence("kernel", f"dnsmasq (pid {process.key}) serves it"),)
+            )
     mac = obj.facts["address"]
     named: list[Evidence] = []
     for record in case.records_of("network"):
@@ -256,7 +275,8 @@ def bridge(obj: Object, case: Case) -> Finding | None:
         if record.source == "api":
             return Finding("a managed network's bridge", (said,))
         own = set(record.facts.get("addresses", ())) | {
-            str(record.facts.get("config", {}).get(key, "")).partition("/")[0] for key in ("ipv4.address", "ipv6.address")
+            str(record.facts.get("config", {}).get(key, "")).partition("/")[0]
+            for key in ("ipv4.address", "ipv6.address")
         }
         shared = own & set(obj.facts["addresses"])
         if shared:
@@ -273,11 +293,15 @@ def bridge(obj: Object, case: Case) -> Finding | None:
     if not named:
         return None
     if mac.startswith((OUI, SHARED_OUI)):
-        return Finding("a managed network's bridge", (*named, Evidence("kernel", f"its address {mac} is one Incus gives")))
+        named.append(Evidence("kernel", f"its address {mac} is one that Incus gives"))
+        return Finding("a managed network's bridge", tuple(named))
     return Finding(
-        "named like a network of Incus, but with nothing of Incus' on it", (*named, Evidence("kernel", f"address {mac}")),
-        proven=False, role=Role.ADMIN, advice=f"ip link delete {name}",
-    )  # fmt: skip
+        "named like a network of Incus, but with nothing of Incus' on it",
+        (*named, Evidence("kernel", f"its address is {mac}")),
+        proven=False,
+        role=Role.ADMIN,
+        advice=f"ip link delete {name}",
+    )
 
 
 def bridge_child(obj: Object, case: Case) -> Finding | None:
@@ -306,18 +330,27 @@ def vlan(obj: Object, case: Case) -> Finding | None:
     (device/nic_physical.go: volatile.NAME.last_state.created; network_utils.go, GetHostDevice)."""
     if obj.facts["type"] != "vlan" or not obj.facts["host"]:
         return None
-    wanted = [
-        (nic.get("parent"), nic.get("vlan"), (nic.get("last_state") or {}).get("created"), f"{record.name} {nic.get('device')}", record.source)
-        for record, nic in nics(case)
-    ] + [
-        (config.get("parent"), config.get("vlan"), config.get("volatile.last_state.created"), f"network {record.name}", record.source)
-        for record in case.records_of("network")
-        if (config := record.facts.get("config", {}))
-    ]  # fmt: skip
-    for parent, number, created, name, source in wanted:
+    for name, source, parent, number, created in vlan_notes(case):
         if created == "true" and parent == obj.facts["peer"] and str(number) == str(obj.facts["vlan"]):
             return Finding("a VLAN link that Incus created", (Evidence(source, f"{name}: created on {parent}"),))
     return None
+
+
+def vlan_notes(case: Case) -> Iterator[tuple[str, str, Any, Any, Any]]:
+    """Devices and networks that may have a VLAN link: whose, source, parent, VLAN id, whether Incus created it."""
+    for record, nic in nics(case):
+        state = nic.get("last_state") or {}
+        yield (
+            f"{record.name} {nic.get('device')}",
+            record.source,
+            nic.get("parent"),
+            nic.get("vlan"),
+            state.get("created"),
+        )
+    for record in case.records_of("network"):
+        config = record.facts.get("config", {})
+        created = config.get("volatile.last_state.created")
+        yield f"network {record.name}", record.source, config.get("parent"), config.get("vlan"), created
 
 
 def veth(obj: Object, case: Case) -> Finding | None:
@@ -330,10 +363,13 @@ def veth(obj: Object, case: Case) -> Finding | None:
     reason = "an instance's network device"
     mac = facts["peer_address"].lower()
     given = mac in addresses(case)
-    named = [Evidence(record.source, f"{record.name} {nic.get('device')}: host_name {obj.key}")
-             for record, nic in nics(case) if nic.get("host_name") == obj.key]  # fmt: skip
-    address = Evidence("disk" if given else "kernel", f"its other end has the address {mac}, which Incus gave" +
-                       (" an instance" if given else ", being in Incus' own range"))  # fmt: skip
+    named = [
+        Evidence(record.source, f"{record.name} {nic.get('device')}: host_name {obj.key}")
+        for record, nic in nics(case)
+        if nic.get("host_name") == obj.key and made(case, nic)
+    ]
+    whose = "which Incus gave an instance" if given else "from the range that Incus gives addresses from"
+    address = Evidence("disk" if given else "kernel", f"its other end has the address {mac}, {whose}")
     pid = case.resident("netns", facts["peer_netns"])
     if pid is not None and not lent(case, f"{facts['peer_netns']}/{facts['peer']}"):
         inside = Evidence("kernel", f"its other end is in the network namespace of pid {pid}")
@@ -351,10 +387,9 @@ def veth(obj: Object, case: Case) -> Finding | None:
     if pair and (given or mac.startswith(OUI)):
         return Finding(reason, (stranded, address, *named))
     if named:
-        return Finding(
-            "has a name that Incus gave to a device, but nothing else of it", tuple(named), proven=False,
-            role=Role.ADMIN, advice=f"ip link delete {obj.key}",
-        )  # fmt: skip
+        reason = "has a name that Incus gave to a device, but nothing else of it"
+        advice = f"ip link delete {obj.key}"
+        return Finding(reason, tuple(named), proven=False, role=Role.ADMIN, advice=advice)
     return None
 
 
@@ -368,10 +403,10 @@ def running_nic(obj: Object, case: Case) -> Finding | None:
     if not obj.facts["host"] or obj.facts["type"] not in ("veth", "tun", "macvlan", "macvtap"):
         return None
     for record, nic in nics(case):
-        if record.source == "api" and record.facts.get("running") and nic.get("host_name") == obj.key:
-            if nic.get("nictype") not in ("physical", "sriov"):
-                said = Evidence("api", f"{record.name} {nic.get('device')}: host_name {obj.key}, running")
-                return Finding("an instance's network device", (said,))
+        live = record.source == "api" and record.facts.get("running")
+        if live and nic.get("host_name") == obj.key and made(case, nic):
+            said = Evidence("api", f"{record.name} {nic.get('device')}: host_name {obj.key}, running")
+            return Finding("an instance's network device", (said,))
     return None
 
 
@@ -416,7 +451,8 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
             state = nic.get("last_state") or {}
     if home and state.get("created") == "true":
         return None  # a VLAN link that Incus made for this: it goes with the namespace
-    mine = TRANSIENT.match(home) and (facts["address"].lower() == given or facts["address"].startswith((OUI, SHARED_OUI)))
+    mac = facts["address"].lower()
+    mine = TRANSIENT.match(home) and (mac == given or mac.startswith((OUI, SHARED_OUI)))
     if facts["type"] and (not home or mine):
         return None
     said = [Evidence("kernel", f"{facts['type'] or 'hardware'} in the network namespace of pid {pid}")]
@@ -431,14 +467,11 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
 
 
 def instance_of(case: Case, pid: str) -> str:
-    """The instance that a container's process belongs to, by its cgroup."""
+    """The instance that a container's process belongs to, by its cgroup; "" if liblxc's configuration knows none."""
     process = case.process(int(pid))
-    match = re.match(PAYLOAD.removesuffix(r"\Z"), process.facts["cgroup"] + "/") if process else None
-    if not process or not match:
-        return ""
-    top = "/" + process.facts["cgroup"].split("/")[1]
-    exact = re.match(PAYLOAD, top)
-    return exact["name"] if exact else ""
+    top = "/" + process.facts["cgroup"].strip("/").partition("/")[0] if process else ""
+    known = {record.name for record in case.records_of("lxc.conf")}
+    return next((name for name in named_for(top) if name in known), "")
 
 
 def parent(obj: Object, case: Case) -> Finding | None:
@@ -462,10 +495,10 @@ def foreign_port(obj: Object, case: Case) -> Finding | None:
     master = obj.facts["master"]
     if not obj.facts["host"] or not master or not case.is_proven("link", master):
         return None
-    said = (Evidence("kernel", f"a port of {master}"),)
+    said = [Evidence("kernel", f"a port of {master}")]
     if obj.key in external(case, master):
-        said += (Evidence("database", f"bridge.external_interfaces of {master}"),)
-    return Finding("the administrator's, a port of a managed bridge", said, role=Role.ADMIN)
+        said.append(Evidence("database", f"bridge.external_interfaces of {master}"))
+    return Finding("the administrator's, a port of a managed bridge", tuple(said), role=Role.ADMIN)
 
 
 def nft_table(obj: Object, case: Case) -> Finding | None:
@@ -479,8 +512,8 @@ def nft_table(obj: Object, case: Case) -> Finding | None:
         advice = f"nft delete table {obj.key}"
         return Finding("Incus' table with chains of somebody else", said, proven=False, advice=advice)
     count = len(obj.facts["chains"])
-    said = (Evidence("kernel", f"{count} chains, all named as Incus names them" if count else "empty, as Incus leaves it"),)
-    return Finding("Incus' firewall table", said)
+    state = f"{count} chains, all named as Incus names them" if count else "empty, as Incus leaves it"
+    return Finding("Incus' firewall table", (Evidence("kernel", state),))
 
 
 def xtables_rule(obj: Object, case: Case) -> Finding | None:
@@ -489,11 +522,13 @@ def xtables_rule(obj: Object, case: Case) -> Finding | None:
     comment = obj.facts.get("comment", "")
     if COMMENT.match(comment):
         return Finding("a firewall rule of Incus", (Evidence("kernel", f"comment {comment!r}"),))
-    chain = obj.facts.get("chain", "")
-    if re.match(r"incus_(nic|acl)_", chain):
-        return Finding("a firewall chain of Incus", (Evidence("kernel", f"chain {chain}"),))
-    if re.match(r"incus_(nic|acl)_", obj.facts.get("target", "")):
-        return Finding("a firewall rule of Incus", (Evidence("kernel", f"jumps to {obj.facts['target']}"),))
+    for word in ("chain", "target"):
+        match = re.fullmatch(r"incus_(?:nic|acl)_(.+)", obj.facts.get(word, ""))
+        if match:
+            said = Evidence("kernel", f"{word} {match[0]}, for network {match[1]}")
+            known = any(record.name == match[1] for record in case.records_of("network"))
+            reason = "a firewall rule or chain of Incus"
+            return Finding(reason, (said,), proven=known or case.is_proven("link", match[1]))
     if obj.facts["family"] == "bridge":
         for name in obj.facts.get("interfaces", ()):
             if case.is_proven("link", name):

@@ -1,0 +1,57 @@
+"""Real cgroups: a tree with its processes goes, the one beside it stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from sandbox import private
+from things import act, look, sleeper
+
+ROOT = "/sys/fs/cgroup"
+
+
+@private
+def test_a_tree_with_processes_goes_and_its_neighbour_stays() -> None:
+    for path in ("/lxc.payload.c1/init.scope", "/lxc.payload.c1/system.slice/a.service", "/lxc.payload.c10"):
+        os.makedirs(ROOT + path)
+    going = [sleeper(cgroup="/lxc.payload.c1/init.scope") for _ in range(5)]
+    bystander = sleeper(cgroup="/lxc.payload.c10")
+    found = look("cgroup")["cgroup"]
+    assert found["/lxc.payload.c1"].facts["populated"] and found["/lxc.payload.c10"].facts["populated"]
+    assert look("process")["process"][str(going[0].pid)].facts["cgroup"] == "/lxc.payload.c1/init.scope"
+    assert act("cgroup", [found["/lxc.payload.c1"]]) == {}
+    assert {process.wait(1) for process in going} == {-signal.SIGKILL}
+    after = look("cgroup")["cgroup"]
+    assert not [path for path in after if path.startswith("/lxc.payload.c1/") or path == "/lxc.payload.c1"]
+    assert bystander.poll() is None and "/lxc.payload.c10" in after
+
+
+@private
+def test_a_group_that_forks_all_the_time_is_emptied() -> None:
+    os.mkdir(f"{ROOT}/busy")
+    sleeper("sh", "-c", "while :; do sleep 0.01 & done", exe="/bin/sh", cgroup="/busy")
+    assert act("cgroup", [look("cgroup")["cgroup"]["/busy"]], seconds=10.0) == {}
+    assert not os.path.exists(f"{ROOT}/busy")
+
+
+@private
+def test_the_group_that_we_are_in_is_refused_and_so_are_those_above() -> None:
+    os.makedirs(f"{ROOT}/above/ours")
+    child = os.fork()
+    if child == 0:
+        with open(f"{ROOT}/above/ours/cgroup.procs", "w") as file:
+            file.write(str(os.getpid()))
+        found = look("cgroup")["cgroup"]
+        causes = act("cgroup", [found["/above"], found["/above/ours"]])
+        os._exit(0 if set(causes) == {"/above", "/above/ours"} else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@private
+def test_an_empty_group_goes_at_once() -> None:
+    os.mkdir(f"{ROOT}/lxc.pivot")
+    began = time.monotonic()
+    assert act("cgroup", [look("cgroup")["cgroup"]["/lxc.pivot"]]) == {}
+    assert time.monotonic() - began < 1.0 and not os.path.exists(f"{ROOT}/lxc.pivot")

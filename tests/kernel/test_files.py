@@ -1,0 +1,158 @@
+"""Real trees: nothing behind a mount, nothing behind a symlink, however a container arranged it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+
+from sandbox import private, sh
+from things import act, look
+
+from leftovers.model import Object, Scope
+
+
+def files(*paths: str) -> dict[str, Object]:
+    return look("file", scope=Scope(directories=paths))["file"]
+
+
+def write(path: str, text: str = "x") -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        file.write(text)
+
+
+@private
+def test_a_tree_goes_and_a_sibling_with_the_same_prefix_stays() -> None:
+    write("/srv/incus/a/b/c")
+    write("/srv/incus/with\nnewline/ and blank ")
+    os.mkfifo("/srv/incus/fifo")
+    os.symlink("/srv/incus-backup", "/srv/incus/link")
+    write("/srv/incus-backup/kept")
+    assert act("file", files("/srv/incus").values()) == {}
+    assert not os.path.lexists("/srv/incus")
+    assert os.path.exists("/srv/incus-backup/kept")
+
+
+@private
+def test_a_bind_mount_of_the_same_file_system_is_not_crossed() -> None:
+    # rm --one-file-system crosses it, shutil.rmtree and os.RemoveAll do: the administrator's files are gone then.
+    write("/srv/admin/precious")
+    write("/srv/incus/pool/other")
+    os.makedirs("/srv/incus/pool/data")
+    sh("mount", "--bind", "/srv/admin", "/srv/incus/pool/data")
+    causes = act("file", files("/srv/incus").values())
+    assert "a mount is in the way" in causes["/srv/incus"]
+    assert os.path.exists("/srv/admin/precious")
+    assert not os.path.exists("/srv/incus/pool/other"), "the rest went"
+
+
+@private
+def test_rm_one_file_system_would_have_crossed_it() -> None:
+    # The control for the test above.
+    write("/srv/admin/precious")
+    os.makedirs("/srv/incus/data")
+    sh("mount", "--bind", "/srv/admin", "/srv/incus/data")
+    sh("rm", "--one-file-system", "-Rf", "/srv/incus", check=False)
+    assert not os.path.exists("/srv/admin/precious")
+
+
+@private
+def test_a_file_that_is_bind_mounted_is_not_emptied_or_removed() -> None:
+    write("/srv/admin/file", "precious")
+    write("/srv/incus/hosts")
+    sh("mount", "--bind", "/srv/admin/file", "/srv/incus/hosts")
+    assert "a mount is in the way" in act("file", files("/srv/incus").values())["/srv/incus"]
+    with open("/srv/admin/file") as file:
+        assert file.read() == "precious"
+
+
+@private
+def test_directories_swapped_for_symlinks_while_we_work_lead_nowhere() -> None:
+    write("/srv/admin/deep/precious")
+    stop = threading.Event()
+
+    def swap() -> None:
+        # A container with a grudge: a directory that becomes a symlink to the host's files, over and over.
+        while not stop.is_set():
+            try:
+                os.makedirs("/srv/incus/trap/deep", exist_ok=True)
+                os.rename("/srv/incus/trap", "/srv/incus/gone")
+                os.symlink("/srv/admin", "/srv/incus/trap")
+                os.unlink("/srv/incus/trap")
+                os.rename("/srv/incus/gone", "/srv/incus/trap")
+            except OSError:
+                pass
+
+    os.makedirs("/srv/incus")
+    thread = threading.Thread(target=swap)
+    thread.start()
+    for _ in range(200):
+        act("file", files("/srv/incus").values(), seconds=1.0)
+    stop.set()
+    thread.join()
+    assert os.path.exists("/srv/admin/deep/precious")
+
+
+@private
+def test_a_symlink_in_the_place_of_the_directory_is_unlinked_only() -> None:
+    write("/srv/elsewhere/precious")
+    os.symlink("/srv/elsewhere", "/srv/incus")
+    found = files("/srv/incus")
+    assert found["/srv/incus"].facts["type"] == "symlink" and found["/srv/incus"].facts["target"] == "/srv/elsewhere"
+    assert act("file", found.values()) == {}
+    assert not os.path.lexists("/srv/incus") and os.path.exists("/srv/elsewhere/precious")
+
+
+@private
+def test_a_directory_that_is_a_mount_point_is_emptied_and_stays_mounted() -> None:
+    os.makedirs("/srv/incus")
+    sh("mount", "-t", "tmpfs", "tmpfs", "/srv/incus")
+    write("/srv/incus/a/b")
+    write("/srv/admin/precious")
+    os.makedirs("/srv/incus/bound")
+    sh("mount", "--bind", "/srv/admin", "/srv/incus/bound")
+    found = files("/srv/incus")
+    assert found["/srv/incus"].facts["mounted"] and found["/srv/incus"].facts["mounts"] == ["/srv/incus/bound"]
+    assert "mount is in the way" in act("file", found.values())["/srv/incus"]
+    assert os.listdir("/srv/incus") == ["bound"] and os.path.exists("/srv/admin/precious")
+
+
+@private
+def test_a_tree_deeper_than_files_may_be_open() -> None:
+    os.makedirs("/srv/incus")
+    home = os.getcwd()
+    os.chdir("/srv/incus")
+    for _ in range(3000):
+        os.mkdir("d")
+        os.chdir("d")
+    os.chdir(home)
+    assert act("file", files("/srv/incus").values()) == {}
+    assert not os.path.exists("/srv/incus")
+
+
+@private
+def test_only_directories_go_where_a_product_says_so() -> None:
+    os.makedirs("/srv/lxc/lock/var/lib/incus")
+    found = files("/srv/lxc")
+    assert found["/srv/lxc"].facts["hollow"]
+    from dataclasses import replace
+
+    hollow = [replace(obj, facts={**obj.facts, "only_hollow": True}) for obj in found.values()]
+    write("/srv/lxc/lock/var/lib/lxc/.c1")  # somebody else's lock, made meanwhile
+    assert act("file", hollow) != {}
+    assert os.path.exists("/srv/lxc/lock/var/lib/lxc/.c1")
+    os.unlink("/srv/lxc/lock/var/lib/lxc/.c1")
+    assert act("file", hollow) == {} and not os.path.exists("/srv/lxc")
+
+
+@private
+def test_a_deadline_ends_the_removal_of_a_tree_that_is_filled_meanwhile() -> None:
+    os.makedirs("/srv/incus")
+    filler = subprocess.Popen(["sh", "-c", "while :; do mkdir -p /srv/incus/$$/a; : > /srv/incus/$$/a/f; done"])
+    began = time.monotonic()
+    act("file", files("/srv/incus").values(), seconds=1.0)
+    assert time.monotonic() - began < 3.0
+    filler.kill()
+    filler.wait()

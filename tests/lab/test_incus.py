@@ -1,0 +1,289 @@
+"""Incus of Debian: installed, used and purged on a real host, then cleaned up after; and compared with the host before.
+
+Whether anything is left, lost or changed is hoststate.py's to say, which shares no code with leftovers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from lab import hoststate, incus
+from lab.machine import Completed, Machine
+
+DONE, LEFT, REFUSED = 0, 3, 4
+Arrive = Callable[[Machine], None]
+
+# What may stay on the host, and why.
+KEPT = (
+    r"account group incus(-admin)?$",  # groups and ranges: something else may have come to use them
+    r"account sub[ug]id root$",
+    r"file /etc/dnsmasq\.d$",  # an empty directory that incus-base's postinst makes, of dnsmasq's
+    r"file /run/runit(/supervise)?$",  # of runit-helper, run by postinst; gone at the next boot
+    r"file /root/\.config(/incus(/.*)?)?$",  # what the command `incus` keeps for a person
+    r"file /var/lib/leftovers(/.*)?$",  # our own ledger
+    r"file /(etc|run|var/cache)/leftovers(/.*)?$",
+)
+# Incus sets these; what they were before, and who needs them now, nobody can tell.
+CHANGED = (
+    r"sysctl net\.ipv4\.(ip_forward|conf\.(all|default)\.forwarding):",
+    r"sysctl net\.ipv6\.conf\.(all|default)\.(forwarding|accept_ra):",
+    r"sysctl (fs\.inotify|fs\.aio-max-nr|kernel\.keys|net\.ipv[46]\.neigh|vm\.max_map_count)",
+)
+
+
+def leftovers(m: Machine, *args: str, code: int | None = DONE) -> Completed:
+    done = m.run(["leftovers", *args], check=False, timeout=90)
+    if code is not None and done.code != code:
+        raise AssertionError(
+            f"leftovers {' '.join(args)}: exit code {done.code}, not {code}\n{done.out[-6000:]}\n{done.err[-3000:]}"
+        )
+    return done
+
+
+def document(m: Machine, *args: str, code: int | None = DONE) -> list[dict[str, Any]]:
+    """The objects of a --json document, whose shape is a promise."""
+    read = json.loads(leftovers(m, *args, "--json", code=code).out)
+    assert read["format_version"]
+    for item in read["objects"]:
+        assert {"id", "kind", "product", "action", "reason", "evidence"} <= set(item)
+        assert item["evidence"] and all(said["source"] and said["text"] for said in item["evidence"])
+    objects: list[dict[str, Any]] = read["objects"]
+    return objects
+
+
+def same(
+    m: Machine, before: dict[str, Any], keep: Sequence[str] = KEPT, changed: Sequence[str] = CHANGED, said: str = ""
+) -> None:
+    """Nothing is left but what is documented, nothing of the administrator's is lost or changed."""
+    found = hoststate.compare(before, m.snapshot(), keep=[f"^{k}" for k in keep], changed=[f"^{c}" for c in changed])
+    assert hoststate.count(found) == 0, f"\n{hoststate.render(found)}\n{said}"
+
+
+def lived(m: Machine) -> dict[str, Any]:
+    """The administrator's things, then Incus, installed and used. Returns the host as it was before Incus."""
+    incus.admin_things(m)
+    before = m.snapshot()
+    incus.install(m)
+    incus.use(m)
+    return before
+
+
+def clean(m: Machine, before: dict[str, Any], keep: Sequence[str] = KEPT) -> None:
+    """`clean` leaves the host as it was, `verify` agrees, and a second one has nothing to do."""
+    said = leftovers(m, "clean", "incus", "--yes", code=None)
+    same(m, before, keep=keep, said=said.out + said.err)
+    assert said.code == DONE, said.out + said.err
+    leftovers(m, "verify", "incus")
+    assert [o["id"] for o in document(m, "plan", "incus") if o["action"] != "keep"] == []
+    leftovers(m, "clean", "incus", "--yes")
+
+
+def test_purged_without_us(machine: Machine, arrive: Arrive) -> None:
+    before = lived(machine)
+    incus.purge(machine)
+    # Debian's damage, before us: its postrm removes the pool's content through the mount that is still there.
+    assert machine.run(["ls", "-A", "/srv/pool"]).out == ""
+    arrive(machine)
+    purged = machine.snapshot()
+    # That much is there to be cleaned (279 with the scenario as it was first measured).
+    assert len(hoststate.compare(before, purged, keep=KEPT)["left"]) > 200
+
+    leftovers(machine, "verify", code=LEFT)
+    leftovers(machine, "verify", "incus", code=LEFT)
+    leftovers(machine, "scan")
+    leftovers(machine, "scan", "incus", "--exit-code", code=LEFT)
+    planned = document(machine, "plan", "incus")
+    assert {"process", "link", "mount", "cgroup"} <= {o["kind"] for o in planned if o["action"] == "remove"}
+    assert [o["product"] for o in document(machine, "explain", "incusbr0")] == ["incus"]
+    same(machine, purged, keep=KEPT, changed=())  # looking changes nothing
+
+    clean(machine, before)
+    leftovers(machine, "verify")
+
+
+def test_recorded_before(machine: Machine, arrive: Arrive) -> None:
+    arrive(machine)
+    before = lived(machine)
+    used = machine.snapshot()
+    leftovers(machine, "record", "incus")
+    same(machine, used, keep=[r"file /var/lib/leftovers"], changed=())
+    incus.purge(machine)
+    clean(machine, before)
+
+
+def test_daemon_killed(machine: Machine, arrive: Arrive) -> None:
+    before = lived(machine)
+    incus.kill_daemon(machine)
+    incus.purge(machine)
+    arrive(machine)
+    clean(machine, before)
+
+
+def test_data_deleted_by_hand(machine: Machine, arrive: Arrive) -> None:
+    before = lived(machine)
+    incus.purge(machine)
+    machine.run(
+        """
+        umount -l /var/lib/incus/guestapi /var/lib/incus/shmounts /var/lib/incus/storage-pools/pool2
+        rm -rf /var/lib/incus /var/log/incus /run/incus /run/lxc
+        """
+    )
+    arrive(machine)
+    clean(machine, before)
+
+
+def strand(m: Machine) -> list[str]:
+    """Kill containers and then their monitors, as an impatient administrator does. LXC gives the network card of a
+    killed container back to the host, and nobody removes the pair: these names are returned."""
+    names = "ip -o link show type veth | sed 's/^[0-9]*: //; s/[@:].*//' | sort"
+    earlier = set(m.run(names).out.split())
+    m.run(
+        r"""
+        for c in c1 c3 c5; do
+            pkill -KILL -P "$(pgrep -f "^\[lxc monitor\] /var/lib/incus/containers $c\$" | tail -n 1)"
+        done
+        sleep 1
+        systemctl kill -s KILL incus.service 2>/dev/null || :
+        pkill -KILL -f '^\[lxc monitor\] /var/lib/incus/containers (c[2-9]|eph|proj_p1)$'
+        sleep 0.5
+        """
+    )
+    return sorted(set(m.run(names).out.split()) - earlier)
+
+
+@pytest.mark.full
+def test_stranded_links_recorded_before(machine: Machine, arrive: Arrive) -> None:
+    arrive(machine)
+    before = lived(machine)
+    leftovers(machine, "record", "incus")
+    incus.purge(machine)
+    assert strand(machine) != []
+    machine.run("umount -l /var/lib/incus/* /var/lib/incus/storage-pools/* 2>/dev/null; rm -rf /var/lib/incus")
+    clean(machine, before)
+
+
+@pytest.mark.full
+def test_stranded_links(machine: Machine, arrive: Arrive) -> None:
+    """Without a record, and with all evidence gone, a link may stay; then it is named, and nothing else stays."""
+    before = lived(machine)
+    incus.purge(machine)
+    stranded = strand(machine)
+    assert stranded != []
+    machine.run("umount -l /var/lib/incus/* /var/lib/incus/storage-pools/* 2>/dev/null; rm -rf /var/lib/incus")
+    arrive(machine)
+    said = leftovers(machine, "clean", "incus", "--yes", code=None)
+    here = machine.run("ls /sys/class/net").out.split()
+    unproven = [name for name in stranded if name in here]
+    named = {o["id"] for o in document(machine, "verify", "incus", code=LEFT if unproven else DONE)}
+    assert {f"link:{name}" for name in unproven} <= named
+    same(machine, before, keep=[*KEPT, *(rf"(link|address|route) .*\b{name}\b" for name in unproven)], said=said.out)
+
+
+def test_refused_while_installed(machine: Machine, arrive: Arrive) -> None:
+    lived(machine)
+    arrive(machine)
+    used = machine.snapshot()
+    for arguments in (["--yes"], ["--yes", "--data"]):
+        leftovers(machine, "clean", "incus", *arguments, code=REFUSED)
+    assert [o["id"] for o in document(machine, "plan", "incus") if o["action"] != "keep"] == []
+    leftovers(machine, "verify")
+    # the processes' numbers are compared too
+    same(machine, used, keep=[r"file /var/lib/leftovers"], changed=())
+
+
+def test_volumes_survive(machine: Machine, arrive: Arrive) -> None:
+    """A careful administrator unmounts the pool before the purge: what is in it is then data that only --data removes."""
+    before = lived(machine)
+    machine.run("echo mine >/srv/pool/notes; umount /var/lib/incus/storage-pools/pool2")
+    incus.purge(machine)
+    assert machine.run(["ls", "/srv/pool/containers"]).out == "c4\n"
+    arrive(machine)
+
+    said = leftovers(machine, "clean", "incus", "--yes")
+    same(machine, before, keep=[*KEPT, r"file /srv/pool/"], said=said.out)
+    assert machine.run(["ls", "/srv/pool/containers"]).out == "c4\n"
+    kept = [o for o in document(machine, "scan", "incus") if o["action"] == "keep" and "/srv/pool" in json.dumps(o)]
+    assert kept != [] and "/srv/pool" in leftovers(machine, "scan", "incus").out
+
+    said = leftovers(machine, "clean", "incus", "--yes", "--data")
+    same(machine, before, keep=[*KEPT, r"file /srv/pool/notes$"], said=said.out)
+    assert machine.read("/srv/pool/notes") == "mine\n"
+
+
+def test_bystander_without_incus(machine: Machine, arrive: Arrive) -> None:
+    """Names of Incus' on a host that never had it are the administrator's."""
+    incus.admin_things(machine)
+    machine.run(
+        """
+        ip link add incusbr0 type bridge
+        ip addr add 10.200.0.1/24 dev incusbr0
+        ip link set incusbr0 up
+        ip link add veth0a1b2c3d type veth peer name eth0c1
+        ip link set veth0a1b2c3d master incusbr0
+        mkdir -p /sys/fs/cgroup/lxc.monitor.c1
+        """
+    )
+    arrive(machine)
+    before = machine.snapshot()
+    assert [o["id"] for o in document(machine, "plan", "incus") if o["action"] != "keep"] == []
+    leftovers(machine, "clean", "incus", "--yes")
+    leftovers(machine, "clean", "incus", "--yes", "--data")
+    leftovers(machine, "verify")
+    same(machine, before, keep=[r"file /var/lib/leftovers"], changed=())
+
+
+def test_administrator_inside(machine: Machine, arrive: Arrive) -> None:
+    """A process that the administrator started in a container's network namespace is not the container's."""
+    before = lived(machine)
+    machine.run(
+        """
+        init=$(incus -q query /1.0/instances/c1/state | sed -n 's/.*"pid": *\\([0-9]*\\).*/\\1/p')
+        systemd-run -q --unit=admin-inside nsenter -t "$init" -n sleep 1000010
+        sleep 0.2
+        """
+    )
+    pid = machine.run("pgrep -x -f 'sleep 1000010'").out.strip()
+    incus.purge(machine)
+    arrive(machine)
+    said = leftovers(machine, "clean", "incus", "--yes", code=None)
+    assert machine.run("pgrep -x -f 'sleep 1000010'").out.strip() == pid
+    inside = (r"process sleep 1000010 ", r"(unit|cgroup) .*admin-inside", r"netns \[net of sleep\]$")
+    same(machine, before, keep=[*KEPT, *inside], said=said.out)
+    # it holds a namespace of Incus', and a person is told so
+    named = [o for o in document(machine, "scan", "incus", code=None) if o["id"] == f"process:{pid}"]
+    assert [o["action"] for o in named] == ["keep"]
+    assert pid in leftovers(machine, "scan", "incus", code=None).out
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("delay", [0.3, 0.5, 0.8, 1.2, 2.0])
+def test_killed_and_resumed(machine: Machine, arrive: Arrive, delay: float) -> None:
+    """A clean that is killed at any point is finished by another."""
+    before = lived(machine)
+    incus.purge(machine)
+    arrive(machine)
+    machine.run(f"timeout -s KILL {delay} leftovers clean incus --yes || :")
+    said = leftovers(machine, "resume")
+    if "nothing to resume" in said.out:  # killed before the first change was written down, or done
+        said = leftovers(machine, "clean", "incus", "--yes")
+    same(machine, before, said=said.out)
+    leftovers(machine, "verify")
+
+
+@pytest.mark.full
+def test_removed_not_purged(machine: Machine, arrive: Arrive) -> None:
+    """`apt remove` keeps data: a clean then removes what lives, and --data the rest."""
+    before = lived(machine)
+    machine.run(["apt-get", "remove", "-y", "-q", *incus.PACKAGES])
+    arrive(machine)
+    conffiles = [*KEPT, r"file /etc/", r"file /srv/pool/"]
+    said = leftovers(machine, "clean", "incus", "--yes")
+    same(machine, before, keep=[*conffiles, r"file /var/(lib|cache|log)/(incus|runit)"], said=said.out)
+    assert machine.run(["ls", "/srv/pool/containers"]).out == "c4\n"
+    machine.run(["test", "-e", "/var/lib/incus/database/global/db.bin"])
+    leftovers(machine, "clean", "incus", "--yes", "--data")
+    incus.purge(machine)
+    same(machine, before)
