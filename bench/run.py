@@ -332,10 +332,11 @@ def sandboxed(function: Callable[[], Any]) -> Any:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns, the first one left-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
+    return "\n".join(lines)
 
 
 def report(removals: Sequence[dict[str, Any]], starts: Sequence[dict[str, Any]]) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab.machine import LabError, Machine
+
+from lab.machine import Machine
 
 TOP = Path(__file__).resolve().parents[2]
 FAILED = pytest.StashKey[bool]()
@@ -25,7 +26,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """A host of the test's own. `@pytest.mark.parametrize("machine", [{...}], indirect=True)` gives Machine's arguments."""
+    """A host of the test's own. parametrize("machine", [{...}], indirect=True) gives Machine's arguments."""
     with Machine(**getattr(request, "param", {})) as m:
         yield m
         if request.node.stash.get(FAILED, False):

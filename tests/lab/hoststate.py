@@ -36,15 +36,17 @@ State = dict[str, dict[str, Any]]
 # -- noise: what a Debian host changes by itself, or at any installation of any package. One reason per line. --------
 
 NOISE_FILES = {
-    r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?": "compared line by line (class account); the rest is a backup",
+    r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?": "compared line by line (class account), and a backup",
     r"/etc/\.(pwd|updated)(\.lock)?": "locks and stamps of shadow and systemd",
     r"/etc/ld\.so\.cache": "ldconfig, at any installation of a library",
     r"/etc/(mtab|resolv\.conf)": "the kernel's and the lab's",
     r"/etc/apparmor\.d/cache(\.d)?(/.*)?": "AppArmor's cache, remade at will",
-    r"/run/(systemd|udev|log|dbus|user|lock/subsys|credentials|mount|initctl|shm|host|blkid)(/.*)?": "init's and the lab's own",
-    r"/run/(utmp|agetty\.reload|adduser|dpkg.*|reboot-required.*|crond\.(pid|reboot)|cron.*|motd.*|xtables\.lock)": "daemons' own",
-    r"/run/network(/.*)?": "ifupdown's",
-    r"/var/lib/(dpkg|apt|ucf|debconf|pam|polkit-1|systemd/(catalog|timers|linger|random-seed.*|timesync))(/.*)?": "package managers' own",
+    r"/run/(systemd|udev|log|dbus|user|lock/subsys|credentials|initctl|utmp)(/.*)?": "init's own",
+    r"/run/(mount|shm|host|blkid|network|agetty\.reload|motd.*)(/.*)?": "of the base system, and the lab's",
+    r"/run/(adduser|dpkg.*|reboot-required.*)": "of package managers",
+    r"/run/(cron.*|xtables\.lock)": "a daemon's and a tool's own",
+    r"/var/lib/(dpkg|apt|ucf|debconf|pam|polkit-1)(/.*)?": "package managers' own",
+    r"/var/lib/systemd/(catalog|timers|linger|random-seed.*|timesync)(/.*)?": "init's own",
     r"/var/lib/systemd/deb-systemd-(helper|user-helper)-(enabled|masked)": "the empty directory that the helper keeps",
     r"/var/cache/(apt|debconf|man|ldconfig|apparmor)(/.*)?": "caches of package managers",
     r"/var/backups(/.*)?": "of dpkg's database",
@@ -52,14 +54,12 @@ NOISE_FILES = {
     r"/var/(log|lib)/private": "made by systemd with any DynamicUser",
     r"/var/lib/misc/dnsmasq\.leases": "written by any dnsmasq, also the administrator's",
     r"/(var/)?tmp/systemd-private-.*": "private /tmp of services that come and go",
-    r"/var/lib/sudo(/.*)?": "sudo's",
     r"/root/\.(bash_history|cache)(/.*)?": "the person's own traces",
 }
 NOISE_UNITS = {
-    r"systemd-(hostnamed|timedated|localed|machined|tmpfiles-clean|update-utmp|journald(@.*)?)\.(service|socket)": "on demand",
     r"(run|user)-.*\.(scope|service)|user@.*|session-.*": "of logins",
-    r"(phpsessionclean|anacron|apt-.*|dpkg-db-backup|e2scrub.*|fstrim|logrotate|man-db)\.(service|timer)": "Debian's clockwork",
-    r"(ldconfig|systemd-.*)\.service": "the host's own, started once per boot",
+    r"(apt-.*|dpkg-db-backup|e2scrub.*|fstrim|logrotate|man-db)\.(service|timer)": "Debian's clockwork",
+    r"(ldconfig|systemd-.*)\.(service|socket)": "the host's own, started once per boot or on demand",
     r".*\.target": "what others want",
     r".*\.(device|slice|swap)": "mirrors of what udev, cgroups and /proc show",
 }
@@ -85,20 +85,23 @@ NOISE_UNIX = {
 # Below these a file's content is the administrator's (or a package's configuration): it is hashed.
 HASHED = ("/etc", "/srv", "/opt", "/root", "/home", "/usr/local")
 TREES = (*HASHED, "/run", "/var", "/mnt", "/media", "/tmp")
-UNWALKED = ("proc", "sysfs", "cgroup", "cgroup2", "fuse", "fuseblk", "nsfs", "debugfs", "tracefs", "securityfs", "bpf", "mqueue")
-SYSCTLS = (
-    *("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding", "net.ipv4.conf.default.forwarding"),
-    *("net.ipv4.conf.all.rp_filter", "net.ipv4.conf.default.rp_filter", "net.ipv4.conf.all.route_localnet"),
-    *("net.ipv4.conf.all.arp_notify", "net.ipv4.conf.all.proxy_arp", "net.ipv4.neigh.default.gc_thresh3"),
-    *("net.ipv6.conf.all.forwarding", "net.ipv6.conf.default.forwarding", "net.ipv6.conf.all.accept_ra"),
-    *("net.ipv6.conf.default.accept_ra", "net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6"),
-    *("net.ipv6.conf.all.proxy_ndp", "net.ipv6.neigh.default.gc_thresh3"),
-    *("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables", "net.bridge.bridge-nf-call-arptables"),
-    *("fs.aio-max-nr", "fs.inotify.max_queued_events", "fs.inotify.max_user_instances", "fs.inotify.max_user_watches"),
-    *("fs.may_detach_mounts", "kernel.dmesg_restrict", "kernel.keys.maxbytes", "kernel.keys.maxkeys", "kernel.panic"),
-    *("kernel.panic_on_oops", "kernel.pid_max", "kernel.unprivileged_userns_clone", "net.core.bpf_jit_limit"),
-    *("net.core.rmem_max", "net.core.wmem_max", "net.netfilter.nf_conntrack_max", "vm.max_map_count", "vm.overcommit_memory"),
-)
+# File systems whose files are no files, or whose walk could hang or never end.
+UNWALKED = """
+proc sysfs cgroup cgroup2 fuse fuseblk nsfs debugfs tracefs securityfs bpf mqueue
+"""
+# What the products of this project are known to set.
+SYSCTLS = """
+fs.aio-max-nr fs.inotify.max_queued_events fs.inotify.max_user_instances fs.inotify.max_user_watches
+fs.may_detach_mounts kernel.dmesg_restrict kernel.keys.maxbytes kernel.keys.maxkeys kernel.panic kernel.panic_on_oops
+kernel.pid_max kernel.unprivileged_userns_clone net.bridge.bridge-nf-call-arptables
+net.bridge.bridge-nf-call-ip6tables net.bridge.bridge-nf-call-iptables net.core.bpf_jit_limit net.core.rmem_max
+net.core.wmem_max net.ipv4.conf.all.arp_notify net.ipv4.conf.all.forwarding net.ipv4.conf.all.proxy_arp
+net.ipv4.conf.all.route_localnet net.ipv4.conf.all.rp_filter net.ipv4.conf.default.forwarding
+net.ipv4.conf.default.rp_filter net.ipv4.ip_forward net.ipv4.neigh.default.gc_thresh3 net.ipv6.conf.all.accept_ra
+net.ipv6.conf.all.disable_ipv6 net.ipv6.conf.all.forwarding net.ipv6.conf.all.proxy_ndp
+net.ipv6.conf.default.accept_ra net.ipv6.conf.default.disable_ipv6 net.ipv6.conf.default.forwarding
+net.ipv6.neigh.default.gc_thresh3 net.netfilter.nf_conntrack_max vm.max_map_count vm.overcommit_memory
+"""
 
 
 def noise(table: dict[str, str], name: str) -> bool:
@@ -128,7 +131,9 @@ class Reader:
         """The output of a tool of the host; nothing, and a line in `unreadable`, when it fails."""
         enter = ["nsenter", f"--net={netns}"] if netns else []
         try:
-            done = subprocess.run([*enter, *argv], capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+            done = subprocess.run(
+                [*enter, *argv], capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             if not may_fail:
                 self.unreadable.append(f"{' '.join(argv)}: {error}")
@@ -184,7 +189,8 @@ class Proc:
         fields = slurp(f"/proc/{pid}/stat").rpartition(")")[2].split()
         self.ppid, self.start, self.zombie = int(fields[1]), fields[19], fields[0] in "ZX"
         self.args = slurp(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
-        self.cgroup = next((line[3:] for line in slurp(f"/proc/{pid}/cgroup").splitlines() if line.startswith("0::")), "")
+        lines = slurp(f"/proc/{pid}/cgroup").splitlines()
+        self.cgroup = next((line[3:] for line in lines if line.startswith("0::")), "")
         self.uid = os.stat(f"/proc/{pid}").st_uid
         try:
             self.exe = os.readlink(f"/proc/{pid}/exe")
@@ -265,14 +271,13 @@ def slurp_or(path: str, default: str = "?") -> str:
 
 # -- network ---------------------------------------------------------------------------------------------------------
 
-VOLATILE_LINK = (
-    # counters, timers, and numbers that the kernel gives anew
-    *("ifindex", "link_index", "link_netnsid", "stats", "stats64", "xdp", "num_tx_queues", "num_rx_queues", "fdb_n_learned"),
-    *("hello_timer", "tcn_timer", "topology_change_timer", "gc_timer", "root_id", "bridge_id", "root_port", "root_path_cost"),
-    *("topology_change", "topology_change_detected", "designated_root", "designated_bridge", "designated_port", "id", "no"),
-    *("hold_timer", "message_age_timer", "forward_delay_timer", "topology_change_ack", "config_pending", "port_id", "state"),
-    *("operstate", "qdisc", "designated_cost", "multicast_router", "mcast_hash_max", "allmulti"),
-)
+# Counters, timers, states of the moment, and numbers that the kernel gives anew.
+VOLATILE_LINK = """
+ifindex link_index link_netnsid stats stats64 xdp num_tx_queues num_rx_queues fdb_n_learned operstate qdisc allmulti
+hello_timer tcn_timer topology_change_timer gc_timer hold_timer message_age_timer forward_delay_timer root_id bridge_id
+root_port root_path_cost topology_change topology_change_detected topology_change_ack config_pending designated_root
+designated_bridge designated_port designated_cost port_id id no state multicast_router mcast_hash_max
+"""
 
 
 def read_network(reader: Reader, procs: list[Proc]) -> None:
@@ -300,7 +305,7 @@ def read_network(reader: Reader, procs: list[Proc]) -> None:
 
 def read_links(reader: Reader, prefix: str, path: str) -> None:
     for link in reader.json("ip", "-d", "-j", "link", "show", netns=path):
-        value = without(link, VOLATILE_LINK)
+        value = without(link, VOLATILE_LINK.split())
         name = value.pop("ifname")
         # UP is what was set; LOWER_UP and NO-CARRIER are what the other end does
         value["flags"] = sorted(set(value.get("flags", [])) - {"LOWER_UP", "NO-CARRIER", "M-DOWN"})
@@ -352,26 +357,30 @@ def read_nft(reader: Reader, prefix: str, path: str) -> None:
 
 def read_xtables(reader: Reader, prefix: str, path: str) -> None:
     # ebtables-nft and arptables-nft would make the tables that they list, and a snapshot changes nothing; what they
-    # hold is in nft's list too. A legacy tool fails where the kernel has no such tables: nothing to list then.
-    for tool in ("iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy", "ebtables-legacy", "arptables-legacy"):
-        legacy = tool.endswith("legacy")
-        if legacy and not slurp_or(LEGACY_TABLES.get(tool, ""), ""):
-            continue
+    # hold is in nft's list too. A legacy tool is asked only for tables that are there: it would make them, too.
+    tools = ["iptables-nft", "ip6tables-nft"]
+    for names, tool in LEGACY_TABLES.items():
+        if reader.run("cat", names, netns=path, may_fail=True):
+            tools.append(tool)
+    for tool in tools:
         table = ""
-        for line in reader.run(f"{tool}-save", netns=path, may_fail=legacy).splitlines():
+        for line in reader.run(f"{tool}-save", netns=path).splitlines():
             if line.startswith("*"):
                 table = line[1:]
             elif line.startswith((":", "-")):
                 rule = re.sub(r"\[\d+:\d+\]", "", line).strip()
                 reader.add("xtables", f"{prefix}{tool} {table} {rule}")
+    # ebtables has no list of its tables, but is in nobody's way: in use, it is a module that is loaded.
+    if any(line.startswith("ebtable_") for line in slurp_or("/proc/modules", "").splitlines()):
+        for line in reader.run("ebtables-legacy-save", netns=path).splitlines():
+            if line.startswith((":", "-")):
+                reader.add("xtables", f"{prefix}ebtables-legacy {line.strip()}")
 
 
 LEGACY_TABLES = {
-    "iptables-legacy": "/proc/net/ip_tables_names",
-    "ip6tables-legacy": "/proc/net/ip6_tables_names",
-    "arptables-legacy": "/proc/net/arp_tables_names",
-    # ebtables has no such list; its tool reads the tables by ioctl, which a kernel without it refuses
-    "ebtables-legacy": "/proc/self/comm",
+    "/proc/net/ip_tables_names": "iptables-legacy",
+    "/proc/net/ip6_tables_names": "ip6tables-legacy",
+    "/proc/net/arp_tables_names": "arptables-legacy",
 }
 
 
@@ -444,7 +453,7 @@ def read_files(reader: Reader) -> None:
                     if name in names:
                         names.remove(name)
                     continue
-                if name in names and points.get(path, "").split(".")[0] in UNWALKED:
+                if name in names and points.get(path, "").split(".")[0] in UNWALKED.split():
                     names.remove(name)  # the mount itself is in its class; walking it could hang or never end
                     reader.add("file", path, "mount point")
                     continue
@@ -472,7 +481,8 @@ def read_file(reader: Reader, path: str) -> None:
             value["hash"] = hashlib.file_digest(file, "sha256").hexdigest()
     if path.startswith(tuple(f"{tree}/" for tree in HASHED)):
         with contextlib.suppress(OSError):
-            value["xattrs"] = {n: os.getxattr(path, n, follow_symlinks=False).hex() for n in os.listxattr(path, follow_symlinks=False)}
+            names = os.listxattr(path, follow_symlinks=False)
+            value["xattrs"] = {n: os.getxattr(path, n, follow_symlinks=False).hex() for n in names}
     reader.add("file", path, value)
 
 
@@ -507,7 +517,7 @@ def read_accounts(reader: Reader) -> None:
 
 
 def read_sysctls(reader: Reader) -> None:
-    for name in SYSCTLS:
+    for name in SYSCTLS.split():
         with contextlib.suppress(OSError):
             reader.add("sysctl", name, slurp(f"/proc/sys/{name.replace('.', '/')}").split())
 
@@ -550,8 +560,8 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[
     """The four lists, unfiltered."""
     found: dict[str, list[str]] = {"left": [], "lost": [], "changed": [], "unreadable": []}
     # What is in a namespace that came or went as a whole is not counted again.
-    spaces = [{f"{k} " for name in ("netns", "mntns") for k in taken["state"].get(name, {})} for taken in (before, after)]
-    arrived, departed = tuple(spaces[1] - spaces[0]), tuple(spaces[0] - spaces[1])
+    arrived = tuple(spaces(after) - spaces(before))
+    departed = tuple(spaces(before) - spaces(after))
     for kind in sorted({*before["state"], *after["state"]}):
         old, new = before["state"].get(kind, {}), after["state"].get(kind, {})
         found["left"] += [f"{kind} {key}" for key in new if key not in old and not inside(key, arrived, kind)]
@@ -564,8 +574,12 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[
     return found
 
 
-def inside(key: str, spaces: tuple[str, ...], kind: str) -> bool:
-    return kind not in ("netns", "mntns") and key.startswith(spaces)
+def spaces(taken: dict[str, Any]) -> set[str]:
+    return {f"{key} " for kind in ("netns", "mntns") for key in taken["state"].get(kind, {})}
+
+
+def inside(key: str, labels: tuple[str, ...], kind: str) -> bool:
+    return kind not in ("netns", "mntns") and key.startswith(labels)
 
 
 def change(old: Any, new: Any) -> str:

@@ -65,7 +65,7 @@ mount -t tmpfs -o size=1m sub /srv/data/sub
 echo below >/srv/data/sub/file
 mount --bind "/srv/with space" /mnt/bound
 
-# Firewall rules: in tables of their own, in iptables' tables, and one that names Incus' bridge but is the administrator's.
+# Firewall rules: in tables of their own, in iptables' tables, and one that names Incus' bridge and yet is not Incus'.
 nft -f - <<'N'
 table inet admin {
     set friends { type ipv4_addr; elements = { 10.77.0.2, 10.77.0.3 } }
@@ -131,10 +131,13 @@ incus -q image import /tmp/bb.tar --alias bb
 rm -r /tmp/img /tmp/bb.tar
 """
 
-USE = r"""
+USE = (
+    r"""
 set -x
 incus admin init --minimal
-%(image)s
+"""
+    + IMAGE
+    + r"""
 incus -q network acl create web
 incus -q network acl rule add web ingress action=allow protocol=tcp destination_port=80
 incus -q network create net2 ipv4.address=10.99.0.1/24 ipv6.address=none security.acls=web
@@ -174,7 +177,8 @@ incus -q launch bb p1 --project proj
 incus -q init bb stopped
 incus -q snapshot create stopped
 incus -q launch bb eph --ephemeral
-""" % {"image": IMAGE}
+"""
+)
 
 # What `use` leaves running, as Incus names it on the host.
 RUNNING = ("c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "eph", "proj_p1")
@@ -199,13 +203,14 @@ def purge(m: Machine) -> None:
 
 
 def kill_daemon(m: Machine) -> None:
-    """Kill incusd as if it had crashed, and keep systemd from starting it again. The containers go on."""
+    """Kill incusd as if it had crashed, and keep systemd from starting it again. Containers and dnsmasq go on."""
     m.write("/run/systemd/system/incus.service.d/lab.conf", "[Service]\nRestart=no\n")
     m.run(
         """
         systemctl daemon-reload
-        systemctl stop incus.socket 2>/dev/null
         systemctl kill --kill-whom=main -s KILL incus.service
+        # after the kill: stopping the socket first would stop the service in good order
+        systemctl stop incus.socket
         for i in $(seq 50); do systemctl -q is-active incus.service || break; sleep 0.1; done
         """
     )

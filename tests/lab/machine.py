@@ -366,7 +366,7 @@ class Machine:
                 stdout=console,
                 stderr=console,
                 start_new_session=True,
-                preexec_fn=before_exec,  # noqa: PLW1509: no threads here
+                preexec_fn=before_exec,
                 env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             )
         deadline = time.monotonic() + 60
@@ -431,7 +431,7 @@ class Machine:
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
-            preexec_fn=lambda: (self.home / "cgroup.procs").write_text("0"),  # noqa: PLW1509
+            preexec_fn=lambda: (self.home / "cgroup.procs").write_text("0"),
         )
 
     def run(
@@ -453,9 +453,8 @@ class Machine:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                raise LabError(
-                    f"still running after {timeout} s: {str(command)[:300]}\n{tail(text(out))}\n{tail(text(err))}\n{self.report()}"
-                ) from None
+                said = f"{tail(text(out))}\n{tail(text(err))}\n{self.report()}"
+                raise LabError(f"still running after {timeout} s: {str(command)[:300]}\n{said}") from None
             done = Completed(text(out), text(err), code)
         if check and done.code != 0:
             raise LabError(f"exit code {done.code}: {str(command)[:300]}\n{tail(done.out)}\n{tail(done.err)}")
@@ -487,9 +486,7 @@ class Machine:
             script = 'mkdir -p "$1" && tar -C "$1" -x --no-same-owner'
             if not local.is_dir():
                 script = 'mkdir -p "$(dirname "$1")" && tar -x -O >"$1"'
-            process = self.start(
-                ["sh", "-c", script, "put", remote], archive, subprocess.DEVNULL, subprocess.DEVNULL
-            )
+            process = self.start(["sh", "-c", script, "put", remote], archive, subprocess.DEVNULL, subprocess.DEVNULL)
             if process.wait(60) != 0:
                 raise LabError(f"cannot put {local} to {remote}")
 
@@ -562,7 +559,7 @@ def identity(pid: int) -> tuple[str, str]:
 
 
 def lock(directory: Path) -> IO[str]:
-    file = open(directory / "lock", "w")  # noqa: SIM115: held until stop()
+    file = open(directory / "lock", "w")  # noqa: SIM115 - held until stop()
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return file
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+
 from lab import hoststate, incus
 from lab.machine import Completed, Machine
 
@@ -23,9 +24,10 @@ KEPT = (
     r"file /etc/dnsmasq\.d$",  # an empty directory that incus-base's postinst makes, of dnsmasq's
     r"file /run/runit(/supervise)?$",  # of runit-helper, run by postinst; gone at the next boot
     r"file /root/\.config(/incus(/.*)?)?$",  # what the command `incus` keeps for a person
-    r"file /var/lib/leftovers(/.*)?$",  # our own ledger
-    r"file /(etc|run|var/cache)/leftovers(/.*)?$",
+    r"file /(etc|run|var/lib|var/cache)/leftovers(/.*)?$",  # our own: configuration, ledger
 )
+# Containers that live get their addresses from Incus' dnsmasq some seconds after their start.
+LATER = r"(address|route) \[net of [^]]*init"
 # Incus sets these; what they were before, and who needs them now, nobody can tell.
 CHANGED = (
     r"sysctl net\.ipv4\.(ip_forward|conf\.(all|default)\.forwarding):",
@@ -109,7 +111,7 @@ def test_recorded_before(machine: Machine, arrive: Arrive) -> None:
     before = lived(machine)
     used = machine.snapshot()
     leftovers(machine, "record", "incus")
-    same(machine, used, keep=[r"file /var/lib/leftovers"], changed=())
+    same(machine, used, keep=[r"file /var/lib/leftovers", LATER], changed=())
     incus.purge(machine)
     clean(machine, before)
 
@@ -191,12 +193,16 @@ def test_refused_while_installed(machine: Machine, arrive: Arrive) -> None:
     assert [o["id"] for o in document(machine, "plan", "incus") if o["action"] != "keep"] == []
     leftovers(machine, "verify")
     # the processes' numbers are compared too
-    same(machine, used, keep=[r"file /var/lib/leftovers"], changed=())
+    same(machine, used, keep=[r"file /var/lib/leftovers", LATER], changed=())
 
 
-def test_volumes_survive(machine: Machine, arrive: Arrive) -> None:
-    """A careful administrator unmounts the pool before the purge: what is in it is then data that only --data removes."""
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "unrecorded"])
+def test_volumes_survive(machine: Machine, arrive: Arrive, recorded: bool) -> None:
+    """A careful administrator unmounts the pool before the purge: what is in it is data that only --data removes."""
     before = lived(machine)
+    if recorded:
+        arrive(machine)
+        leftovers(machine, "record", "incus")
     machine.run("echo mine >/srv/pool/notes; umount /var/lib/incus/storage-pools/pool2")
     incus.purge(machine)
     assert machine.run(["ls", "/srv/pool/containers"]).out == "c4\n"
@@ -253,9 +259,7 @@ def test_administrator_inside(machine: Machine, arrive: Arrive) -> None:
     inside = (r"process sleep 1000010 ", r"(unit|cgroup) .*admin-inside", r"netns \[net of sleep\]$")
     same(machine, before, keep=[*KEPT, *inside], said=said.out)
     # it holds a namespace of Incus', and a person is told so
-    named = [o for o in document(machine, "scan", "incus", code=None) if o["id"] == f"process:{pid}"]
-    assert [o["action"] for o in named] == ["keep"]
-    assert pid in leftovers(machine, "scan", "incus", code=None).out
+    assert f"pid {pid}" in said.out
 
 
 @pytest.mark.full

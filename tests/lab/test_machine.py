@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from lab.machine import LabError, Machine, cgroup_root, mirror
 
 DEB822 = """\

@@ -1,0 +1,190 @@
+"""Incus' leftovers, made by hand in a sandbox: the same kinds of object, names and relations as on the real host
+(tests/lab has the real thing). Fast enough to be made anew for every kill point.
+
+/usr/libexec and /var are overlaid, so nothing of the machine's own is written to.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from sandbox import sh
+from things import until
+
+DIRECTORY = "/var/lib/incus"
+INCUSD = "/usr/libexec/incus/incusd"
+MAC = "10:66:6a:00:00:"
+
+# What a monitor does here: makes namespaces and puts an init into them, which lives in the payload's cgroup.
+MONITOR = """
+import ctypes, os, sys, time
+name, pid_file = sys.argv[1:3]
+def into(group):
+    os.makedirs(f"/sys/fs/cgroup/{group}", exist_ok=True)
+    with open(f"/sys/fs/cgroup/{group}/cgroup.procs", "w") as file:
+        file.write("0")
+into(f"lxc.monitor.{name}")
+libc = ctypes.CDLL(None)
+assert libc.unshare(0x20000000 | 0x40000000 | 0x20000) == 0
+child = os.fork()
+if child == 0:
+    libc.mount(None, b"/", None, 0x4000 | (1 << 18), None)
+    into(f"lxc.payload.{name}")
+    while not os.path.exists(pid_file + ".go"):
+        time.sleep(0.005)
+    os.execv("/bin/sleep", ["init", "1000"])
+with open(pid_file + ".new", "w") as file:
+    file.write(str(child))
+os.rename(pid_file + ".new", pid_file)
+time.sleep(1000)
+"""
+
+
+def overlay(directory: str) -> None:
+    name = directory.strip("/").replace("/", "-")
+    for part in ("upper", "work"):
+        os.makedirs(f"/run/overlay/{name}/{part}")
+    options = f"lowerdir={directory},upperdir=/run/overlay/{name}/upper,workdir=/run/overlay/{name}/work"
+    sh("mount", "-t", "overlay", "overlay", "-o", options, directory)
+
+
+def prepare() -> None:
+    """A host on which nothing of Incus is: /var and /usr/libexec may be written to."""
+    overlay("/var")
+    overlay("/usr/libexec")
+    os.makedirs("/run/lab")
+    for path in ("/run/netns", "/var/lib/incus", "/var/lib/leftovers", "/var/log/incus", "/var/cache/incus"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def spawn(exe: str, argv: Sequence[str], program: str = "import time; time.sleep(1000)") -> subprocess.Popen[bytes]:
+    """A process with any name and arguments: a copy of the Python interpreter that runs `program`."""
+    environment = {"PYTHONHOME": "/usr", "PATH": "/usr/bin:/bin"}
+    process = subprocess.Popen(
+        [argv[0], "-S", "-c", program, *argv[1:]], executable=exe, env=environment, stdin=subprocess.DEVNULL
+    )
+    until(lambda: os.readlink(f"/proc/{process.pid}/exe").removesuffix(" (deleted)") == exe)
+    return process
+
+
+def copy(path: str) -> str:
+    """A program of its own at a path."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    shutil.copy(os.path.realpath("/usr/bin/python3"), path)
+    return path
+
+
+def write(path: str, text: str = "x\n") -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def tmpfs(point: str) -> None:
+    os.makedirs(point, exist_ok=True)
+    sh("mount", "-t", "tmpfs", "-o", "mode=711", "tmpfs", point)
+
+
+def container(name: str, number: int, bridge: str = "incusbr0") -> int:
+    """One container: monitor, init in namespaces of its own, a veth on a bridge. Returns the init's pid."""
+    pid_file = f"/run/lab/{name}.pid"
+    spawn(INCUSD, [f"[lxc monitor] {DIRECTORY}/containers {name}", name, pid_file], MONITOR)
+    until(lambda: os.path.exists(pid_file))
+    with open(pid_file) as file:
+        pid = int(file.read())
+    host = f"veth{number:08x}"
+    mac = f"{MAC}{number:02x}"
+    sh("ip", "link", "add", host, "type", "veth", "peer", "name", "eth0", "address", mac, "netns", str(pid))
+    sh("ip", "link", "set", host, "master", bridge, "up")
+    with open(pid_file + ".go", "w"):
+        pass
+    until(lambda: os.readlink(f"/proc/{pid}/exe").endswith("sleep"))
+    write(
+        f"/run/incus/{name}/lxc.conf",
+        f"lxc.net.0.type = phys\nlxc.net.0.name = eth0\nlxc.net.0.link = vethffff{number:04x}\n"
+        f"lxc.net.0.hwaddr = {mac}\nlxc.rootfs.path = dir:{DIRECTORY}/storage-pools/default/containers/{name}/rootfs\n",
+    )
+    os.makedirs(f"{DIRECTORY}/devices/{name}", exist_ok=True)
+    return pid
+
+
+def admin() -> dict[str, subprocess.Popen[bytes]]:
+    """The administrator's things, next to everything that Incus has: all of it must be there in the end."""
+    sh("ip", "link", "add", "br-lan", "type", "bridge")
+    sh("ip", "link", "set", "br-lan", "up")
+    sh("ip", "link", "add", "vethdeadbeef", "type", "veth", "peer", "name", "veth0badcafe")
+    sh("nft", "-f", "-", stdin="table inet admin {\n chain c {\n counter\n }\n}\ntable ip incusadmin {\n chain c {\n }\n}\n")
+    tmpfs("/srv/admin")
+    sh("mount", "--make-shared", "/srv/admin")
+    tmpfs("/srv/admin/sub")
+    for path in ("/srv/admin/file", "/srv/admin/sub/precious", "/srv/pool/mine", "/var/lib/incus-backup/kept"):
+        write(path)
+    os.makedirs("/sys/fs/cgroup/admin.slice", exist_ok=True)
+    return {
+        "look-alike": spawn(copy("/run/lab/fake/sleeper"), [f"[lxc monitor] {DIRECTORY}/containers c1"]),
+        "dnsmasq": spawn(copy("/run/lab/fake/dnsmasq"), ["dnsmasq", "--interface=br-lan", "--conf-file=/etc/lan"]),
+        "sleeper": spawn(copy("/run/lab/fake/incusd"), ["/usr/libexec/incus/incusd", "--group", "incus-admin"]),
+    }
+
+
+def incus(containers: int = 2, *, purged: bool = True) -> None:
+    """Incus as a purge leaves it (or as it stands, with `purged` false): processes, links, mounts, rules, files."""
+    copy(INCUSD)
+    os.makedirs(f"{DIRECTORY}/containers")
+    for name in ("shmounts", "guestapi"):
+        tmpfs(f"{DIRECTORY}/{name}")
+    os.makedirs(f"{DIRECTORY}/storage-pools/pool2")
+    sh("mount", "--bind", "/srv/pool", f"{DIRECTORY}/storage-pools/pool2")
+    spawn(INCUSD, ["/usr/libexec/incus/incusd", "--group", "incus-admin"])
+    copy("/usr/libexec/incus/dnsmasq")
+    hosts = f"--dhcp-hostsfile={DIRECTORY}/networks/incusbr0/dnsmasq.hosts"
+    spawn("/usr/libexec/incus/dnsmasq", ["dnsmasq", "--interface=incusbr0", hosts])
+    sh("ip", "link", "add", "incusbr0", "address", f"{MAC}ff", "type", "bridge")
+    sh("ip", "link", "set", "incusbr0", "up")
+    chains = "".join(f"chain {name}.incusbr0 {{\n}}\n" for name in ("pstrt", "fwd", "in", "out"))
+    sh("nft", "-f", "-", stdin=f"table inet incus {{\n{chains}}}\n")
+    for number in range(1, containers + 1):
+        container(f"c{number}", number, "br-lan" if number == 2 else "incusbr0")
+    disk = f"{DIRECTORY}/devices/c1/disk.data.mnt"
+    os.makedirs(disk)
+    sh("mount", "--rbind", "/srv/admin", disk)
+    os.makedirs("/sys/fs/cgroup/lxc.pivot", exist_ok=True)
+    os.makedirs("/run/lxc/lock/var/lib/incus")
+    write("/var/log/incus/c1/lxc.log")
+    if purged:
+        os.unlink(INCUSD)
+        shutil.rmtree("/var/log/incus")
+    else:
+        write("/var/cache/incus/resources/x")
+
+
+def state() -> dict[str, list[str]]:
+    """What is on the host, as tools tell it that share nothing with us: for comparing before and after."""
+    with open("/proc/self/mountinfo") as file:
+        mounts = sorted(line.split()[4] for line in file)
+    links = sorted(line.split(":")[1].split("@")[0].strip() for line in sh("ip", "-o", "link").splitlines())
+    masters = [line.split()[1].strip(":").split("@")[0] for line in sh("ip", "-o", "link").splitlines() if "master br-lan" in line]
+    files = [
+        path
+        for path in sh("find", "/srv", "/run/incus", "/run/lxc", "/var/lib/incus", "/var/lib/incus-backup",
+                       "/var/log/incus", "/var/cache/incus", check=False).splitlines()
+    ]  # fmt: skip
+    return {
+        "mounts": mounts,
+        "links": links,
+        "ports of br-lan": sorted(masters),
+        "nft": sh("nft", "list", "ruleset").splitlines(),
+        "processes": sorted(sh("ps", "-ww", "-eo", "stat=,args=").splitlines()),
+        "cgroups": sorted(sh("find", "/sys/fs/cgroup", "-mindepth", "1", "-type", "d").splitlines()),
+        "files": sorted(files),
+    }
+
+
+def quiet(found: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Without what a look itself brings (ps), what has ended and waits for its parent, and this test's own."""
+    living = [line.split(None, 1) for line in found["processes"] if not line.startswith("Z")]
+    names = sorted(args for _, args in living if not args.startswith("ps -ww") and "pytest" not in args)
+    return {**found, "processes": names}

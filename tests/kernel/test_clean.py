@@ -1,0 +1,258 @@
+"""The whole way, on real objects: what Incus left goes, what is the administrator's stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import incus_like
+import pytest
+from sandbox import private, sh
+from things import until
+
+from leftovers.cli import main
+
+
+def leftovers(*argv: str) -> int:
+    return main(list(argv))
+
+
+def plan(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, dict[str, object]]:
+    capsys.readouterr()
+    leftovers("--json", "plan", "incus", *argv)
+    document = json.loads(capsys.readouterr().out)
+    assert document["faults"] == []
+    return {entry["id"]: entry for entry in document["objects"]}
+
+
+def settled() -> dict[str, list[str]]:
+    """The host once what was killed has been reaped."""
+    time.sleep(0.05)
+    return incus_like.quiet(incus_like.state())
+
+
+def assert_same(now: dict[str, list[str]], before: dict[str, list[str]]) -> None:
+    for what in before:
+        left = [line for line in now[what] if line not in before[what]]
+        lost = [line for line in before[what] if line not in now[what]]
+        assert not left and not lost, f"{what}: left {left}, lost {lost}"
+
+
+@private
+def test_a_host_after_the_purge_is_what_it_was_before(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    bystanders = incus_like.admin()
+    before = settled()
+    incus_like.incus(3)
+    assert settled() != before
+    assert leftovers("clean", "incus", "--yes") == 0, capsys.readouterr().out
+    assert leftovers("verify", "incus") == 0, capsys.readouterr().out
+    assert_same(settled(), before)
+    assert all(process.poll() is None for process in bystanders.values())
+    assert leftovers("clean", "incus", "--yes") == 0
+    assert "0 to remove" in capsys.readouterr().out
+
+
+@private
+def test_every_object_says_why_and_by_what_evidence(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    bystanders = incus_like.admin()
+    incus_like.incus(2)
+    found = plan(capsys)
+    for entry in found.values():
+        assert entry["reason"] and entry["evidence"], entry
+        assert entry["action"] in ("remove", "keep", "return")
+    removed = {id for id, entry in found.items() if entry["action"] == "remove"}
+    for id in ("link:incusbr0", "link:veth00000001", "link:veth00000002", "nft:inet incus", "cgroup:/lxc.payload.c1",
+               "cgroup:/lxc.pivot", "mount:/var/lib/incus/shmounts", "mount:/var/lib/incus/devices/c1/disk.data.mnt/sub",
+               "file:/var/lib/incus", "file:/run/incus", "file:/run/lxc"):  # fmt: skip
+        assert id in removed, id
+    for process in bystanders.values():
+        assert f"process:{process.pid}" not in removed
+    for id in ("link:br-lan", "link:vethdeadbeef", "link:veth0badcafe", "nft:inet admin", "nft:ip incusadmin",
+               "mount:/srv/admin", "mount:/srv/admin/sub", "file:/srv/pool", "cgroup:/admin.slice"):  # fmt: skip
+        assert id not in removed, id
+    leftovers("explain", "vethdeadbeef")
+    assert "no product that leftovers knows" in capsys.readouterr().out
+
+
+@private
+def test_an_installed_product_is_refused_and_nothing_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    incus_like.incus(1, purged=False)
+    before = settled()
+    assert leftovers("clean", "incus", "--yes") == 4
+    assert "is installed" in capsys.readouterr().err
+    assert leftovers("verify") == 0, "what is in use is not left over"
+    assert_same(settled(), before)
+
+
+@private
+def test_without_a_terminal_clean_wants_yes(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    incus_like.incus(1)
+    before = settled()
+    assert leftovers("clean", "incus") == 4
+    assert_same(settled(), before)
+    assert leftovers("verify", "incus") == 3 and leftovers("plan", "incus") == 0
+    assert leftovers("plan", "incus", "--exit-code") == 3 and leftovers("scan", "incus", "--exit-code") == 3
+
+
+@private
+def test_recorded_before_the_purge_then_everything_on_disk_gone(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    before = settled()
+    incus_like.incus(2, purged=False)
+    assert leftovers("record", "incus") == 0, capsys.readouterr().out
+    os.unlink(incus_like.INCUSD)
+    sh("umount", "-l", "/var/lib/incus/storage-pools/pool2")
+    sh("rm", "--one-file-system", "-Rf", "/var/log/incus", "/var/cache/incus", "/run/incus", check=False)
+    assert leftovers("clean", "incus", "--yes") == 0, capsys.readouterr().out
+    assert_same(settled(), before)
+
+
+@private
+def test_the_daemon_and_all_monitors_killed_first(capsys: pytest.CaptureFixture[str]) -> None:
+    # Payloads without a parent, in the cgroups of liblxc, with nothing on disk any more.
+    incus_like.prepare()
+    incus_like.admin()
+    before = settled()
+    incus_like.incus(2)
+    for line in sh("ps", "-eo", "pid=,args=").splitlines():
+        pid, _, args = line.strip().partition(" ")
+        if os.path.exists(f"/proc/{pid}/exe") and os.readlink(f"/proc/{pid}/exe").startswith(incus_like.INCUSD):
+            os.kill(int(pid), signal.SIGKILL)
+    assert sh("pgrep", "-fx", "init 1000").split(), "the containers live on"
+    assert leftovers("clean", "incus", "--yes") == 0, capsys.readouterr().out
+    assert leftovers("verify", "incus") == 0, capsys.readouterr().out
+    assert_same(settled(), before)
+
+
+@private
+def test_veths_stranded_with_both_ends_in_the_host(capsys: pytest.CaptureFixture[str]) -> None:
+    # What a month-old purge looks like: no process, no file; the pairs that liblxc moved back, a bridge, a table.
+    incus_like.prepare()
+    incus_like.admin()
+    before = settled()
+    sh("ip", "link", "add", "incusbr0", "address", "10:66:6a:11:22:33", "type", "bridge")
+    sh("nft", "-f", "-", stdin="table inet incus {\n chain fwd.incusbr0 {\n }\n}\n")
+    for number in range(3):
+        sh("ip", "link", "add", f"veth0000000{number}", "type", "veth", "peer", "name", f"veth1000000{number}",
+           "address", f"10:66:6a:00:00:0{number}")  # fmt: skip
+        sh("ip", "link", "set", f"veth0000000{number}", "master", "incusbr0" if number else "br-lan")
+    assert leftovers("clean", "incus", "--yes") == 0, capsys.readouterr().out
+    assert_same(settled(), before)
+
+
+@private
+def test_the_administrator_s_link_that_a_container_was_given_comes_home(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    sh("ip", "link", "add", "phys0", "type", "veth", "peer", "name", "switch0")
+    before = settled()
+    incus_like.incus(1)
+    pid = sh("pgrep", "-fx", "init 1000").split()[0]
+    sh("ip", "link", "set", "phys0", "netns", pid)
+    sh("nsenter", "-t", pid, "-n", "ip", "link", "set", "phys0", "name", "eth1")
+    with open("/run/incus/c1/lxc.conf", "a") as file:
+        file.write("lxc.net.1.type = phys\nlxc.net.1.name = eth1\nlxc.net.1.link = phys0\n")
+    assert leftovers("clean", "incus", "--yes") == 0, capsys.readouterr().out
+    assert_same(settled(), before)
+
+
+@private
+def test_an_admin_s_process_in_a_container_s_namespace_survives_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    incus_like.incus(1)
+    pid = sh("pgrep", "-fx", "init 1000").split()[0]
+    watcher = subprocess.Popen(["nsenter", "-t", pid, "-n", "sleep", "1000"])
+    until(lambda: os.readlink(f"/proc/{watcher.pid}/ns/net") == os.readlink(f"/proc/{pid}/ns/net"))
+    leftovers("clean", "incus", "--yes")
+    said = capsys.readouterr().out
+    assert watcher.poll() is None
+    assert f"pid {watcher.pid}" in said and "somebody else uses too" in said
+    watcher.kill()
+    watcher.wait()
+    until(lambda: leftovers("verify", "incus") == 0)
+
+
+@private
+def test_a_mount_of_the_administrator_s_below_the_data_directory_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    incus_like.incus(1)
+    os.makedirs("/var/lib/incus/mine")
+    sh("mount", "--bind", "/srv/admin", "/var/lib/incus/mine")
+    assert leftovers("clean", "incus", "--yes") == 1, "the directory could not go"
+    assert "a mount is in the way" in capsys.readouterr().out
+    assert os.path.exists("/var/lib/incus/mine/file") and os.path.exists("/srv/admin/file")
+    assert leftovers("verify", "incus") == 3
+    assert "umount /var/lib/incus/mine" in capsys.readouterr().out
+    sh("umount", "/var/lib/incus/mine")
+    assert leftovers("clean", "incus", "--yes") == 0
+    assert os.path.exists("/srv/admin/file") and not os.path.exists("/var/lib/incus")
+
+
+@private
+def test_volumes_outside_stay_until_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    incus_like.incus(1)
+    incus_like.write("/srv/pool/containers/c1/rootfs/etc/hostname")
+    assert plan(capsys)["file:/srv/pool/containers"]["action"] == "keep"
+    assert leftovers("clean", "incus", "--yes") == 0
+    assert os.path.exists("/srv/pool/containers/c1/rootfs/etc/hostname")
+    leftovers("scan", "incus")
+    assert "/srv/pool/containers" not in capsys.readouterr().out.rpartition("failed")[2], "nothing remembers it now"
+
+
+@private
+def test_data_goes_when_it_is_asked_for_and_what_is_beside_it_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    incus_like.incus(1)
+    incus_like.write("/srv/pool/containers/c1/rootfs/etc/hostname")
+    assert leftovers("clean", "incus", "--yes", "--data") == 0, capsys.readouterr().out
+    assert os.listdir("/srv/pool") == ["mine"]
+
+
+@private
+def test_two_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    before = settled()
+    incus_like.incus(2)
+    first = os.fork()
+    if first == 0:
+        os._exit(leftovers("clean", "incus", "--yes"))
+    statuses = {leftovers("clean", "incus", "--yes"), os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])}
+    assert statuses <= {0, 4} and 0 in statuses
+    assert_same(settled(), before)
+
+
+@private
+def test_a_full_disk_refuses_before_anything_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    incus_like.incus(1)
+    os.makedirs("/var/lib/leftovers")
+    sh("mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", "/var/lib/leftovers")
+    before = settled()
+    assert leftovers("clean", "incus", "--yes") == 4
+    assert "evidence cannot be written" in capsys.readouterr().err
+    assert_same(settled(), before)
+
+
+@private
+def test_a_ledger_that_is_garbage_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.write("/var/lib/leftovers/incus.json", "{ not json")
+    assert leftovers("plan", "incus") == 1
+    assert "mv /var/lib/leftovers/incus.json" in capsys.readouterr().err
