@@ -104,8 +104,8 @@ class Subject:
 class LinkSubject(Subject):
     """Veth pairs, one end of each on a bridge."""
 
-    name = "links"
-    kind = Links()
+    name: str = "links"
+    kind: Kind = Links()
 
     def build(self, size: int) -> None:
         self.names = [f"b{number}" for number in range(size)]
@@ -132,8 +132,8 @@ class LinkSubject(Subject):
 class MountSubject(Subject):
     """File systems below one that is mounted itself."""
 
-    name = "mounts"
-    kind = Mounts()
+    name: str = "mounts"
+    kind: Kind = Mounts()
 
     def build(self, size: int) -> None:
         os.makedirs(TREE, exist_ok=True)
@@ -158,8 +158,8 @@ class MountSubject(Subject):
 class ProcessSubject(Subject):
     """Sleepers, children of a process that reaps them as init does."""
 
-    name = "processes"
-    kind = Processes()
+    name: str = "processes"
+    kind: Kind = Processes()
 
     def build(self, size: int) -> None:
         read, write = os.pipe()
@@ -206,8 +206,8 @@ class ProcessSubject(Subject):
 class CgroupSubject(ProcessSubject):
     """The same, each in a cgroup of its own; the cgroups are to go as well."""
 
-    name = "cgroups"
-    kind = Cgroups()
+    name: str = "cgroups"
+    kind: Kind = Cgroups()
 
     def build(self, size: int) -> None:
         os.mkdir(GROUP)

@@ -99,7 +99,7 @@ def host_path(mounts: Iterable[Mount], majmin: str, root: str, avoid: str = "") 
     for mount in mounts:
         if mount.majmin != majmin or not below(root, mount.root) or (avoid and below(mount.point, avoid)):
             continue
-        path = (mount.point.rstrip("/") + root[len(mount.root.rstrip("/")) :]) or "/"
+        path = (mount.point.rstrip("/") + root[len(mount.root.rstrip("/")) :].rstrip("/")) or "/"
         if best is None or len(path) < len(best):
             best = path
     return best

@@ -148,7 +148,7 @@ def external_pools(records: tuple[Record, ...]) -> dict[str, str]:
         source = record.facts.get("source", "") if record.type == "pool" else ""
         if record.type == "pool" and record.facts.get("driver") in ("dir", "btrfs") and source.startswith("/"):
             elsewhere = not below(source, DIRECTORY) and not source.startswith("/dev/")
-            if elsewhere and ".." not in source.split("/"):
+            if elsewhere and source.strip("/") and ".." not in source.split("/"):
                 found[source.rstrip("/")] = record.name
     return found
 
@@ -447,7 +447,7 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
             home, given = nic.get("link", ""), (nic.get("hwaddr") or "").lower()
     state: dict[str, Any] = {}
     for record, nic in nics(case):
-        if record.name == instance and nic.get("nictype") == "physical" and nic.get("parent") in (home, None, ""):
+        if record.name == instance and nic.get("nictype") == "physical" and is_home(nic, home):
             state = nic.get("last_state") or {}
     if home and state.get("created") == "true":
         return None  # a VLAN link that Incus made for this: it goes with the namespace
@@ -464,6 +464,12 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
         "home_address": str(state.get("hwaddr", "")),
     }
     return Finding("a link of the host's that a container was given", tuple(said), role=Role.LENT, facts=back)
+
+
+def is_home(nic: dict[str, Any], home: str) -> bool:
+    """Whether a device's parent, or the VLAN link on it, has this name (network_utils.go, GetHostDevice)."""
+    parent, number = nic.get("parent", ""), nic.get("vlan", "")
+    return home in (parent, f"{parent}.{number}", f"incus-vlan-{number}")
 
 
 def instance_of(case: Case, pid: str) -> str:

@@ -1,0 +1,479 @@
+"""Whose is it? Incus' rules on recorded objects: what no kernel here will give us, and the traps by name
+(facts: incus-lxd-docker, sections 0 and 1). tests/kernel and tests/lab have what can be had for real."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from leftovers.claims import Case, attribute
+from leftovers.model import Claim, Object, Presence, Record, Role
+from leftovers.products import load
+
+INCUS = load("incus")
+EXE = "/usr/libexec/incus/incusd"
+
+
+class HostOf:
+    """A host made of literal objects."""
+
+    def __init__(self) -> None:
+        self.listed: dict[str, list[Object]] = {}
+        self.records: list[Record] = []
+        self.mount("/", "8:1", "/", "ext4")
+
+    def add(self, kind: str, key: str, identity: tuple[Any, ...], /, **facts: Any) -> Object:
+        obj = Object(kind, key, identity, facts)
+        self.listed.setdefault(kind, []).append(obj)
+        return obj
+
+    def process(self, pid: int, exe: str, *argv: str, ppid: int = 1, **facts: Any) -> Object:
+        known = {"cgroup": "/", "nested": False, "netns": 1, "mntns": 1, "pidns": 1, "uid": 0, "self": False, **facts}
+        return self.add("process", str(pid), (pid, 9), pid=pid, ppid=ppid, start=9, exe=exe, argv=list(argv), **known)
+
+    def monitor(self, pid: int, name: str) -> Object:
+        return self.process(pid, f"{EXE} (deleted)", f"[lxc monitor] /var/lib/incus/containers {name}", cgroup=f"/lxc.monitor.{name}")
+
+    def container(self, name: str, pid: int, netns: int = 77) -> Object:
+        """A running container: its monitor, its init and its cgroups."""
+        self.monitor(pid, name)
+        for group in ("monitor", "payload"):
+            self.cgroup(f"/lxc.{group}.{name}", populated=True)
+        where = {"cgroup": f"/lxc.payload.{name}", "nested": True, "netns": netns, "mntns": pid}
+        return self.process(pid + 1, "/bin/init", "init", ppid=pid, **where)
+
+    def cgroup(self, path: str, populated: bool = False) -> Object:
+        return self.add("cgroup", path, (path, 1), path=path, directory=f"/sys/fs/cgroup{path}", hierarchy="", populated=populated)
+
+    def link(self, name: str, type: str = "veth", netns: int = 1, **facts: Any) -> Object:
+        known = {
+            "address": "aa:aa:aa:aa:aa:aa", "addresses": [], "mtu": 1500, "master": "", "peer": "", "peer_netns": 0,
+            "peer_index": 0, "peer_address": "", "vlan": 0, "up": True, "group": 0, "pid": 0, **facts,
+        }  # fmt: skip
+        number = len(self.listed.get("link", ())) + 1
+        key = name if netns == 1 else f"{netns}/{name}"
+        return self.add("link", key, (netns, number, name), name=name, index=number, type=type, netns=netns, host=netns == 1, **known)
+
+    def mount(self, point: str, majmin: str = "0:50", root: str = "/", fstype: str = "tmpfs", **facts: Any) -> Object:
+        known = {"options": "rw", "shared": 1, "master": 0, "source": fstype, "ns": 1, "pid": 0, "host": True, "configured": "", **facts}
+        number = len(self.listed.get("mount", ())) + 10
+        return self.add("mount", point, (1, number), id=number, parent=1, majmin=majmin, root=root, point=point, fstype=fstype, **known)
+
+    def table(self, name: str, *chains: str, family: str = "inet") -> Object:
+        return self.add("nft", f"{family} {name}", (family, name, 1), family=family, name=name, chains=list(chains), sets=[])
+
+    def record(self, type: str, name: str, source: str = "api", /, **facts: Any) -> None:
+        self.records.append(Record(type, name, source, facts))
+
+    def instance(self, name: str, source: str = "api", running: bool = True, disks: Any = (), **nic: Any) -> None:
+        known = {"device": "eth0", "nictype": "bridged", "network": "", "parent": "", "host_name": "", "hwaddr": ""}
+        self.record("instance", name, source, running=running, nics=[{**known, **nic}] if nic else [], disks=list(disks))
+
+    def claims(self, elsewhere: dict[str, Claim] | None = None) -> dict[str, Claim]:
+        listed = {kind: tuple(objects) for kind, objects in self.listed.items()}
+        case = Case("incus", Presence.ABSENT, listed, tuple(self.records), elsewhere or {})
+        return attribute(case, INCUS.rules, {})
+
+    def proven(self) -> set[str]:
+        """What would be removed if the package is gone."""
+        return {id for id, claim in self.claims().items() if claim.proven and claim.role in (Role.LIVE, Role.DATA)}
+
+
+@pytest.fixture
+def host() -> HostOf:
+    return HostOf()
+
+
+# -- processes ------------------------------------------------------------------------------------------------------
+
+
+def test_trap_0_1_the_daemon_lives_on_with_its_file_deleted(host: HostOf) -> None:
+    host.process(10, f"{EXE} (deleted)", EXE, "--group", "incus-admin", cgroup="/system.slice/incus.service")
+    host.process(11, "/usr/bin/rsync", "rsync", "-a", cgroup="/system.slice/incus.service")
+    host.process(12, "/usr/bin/rsync", "rsync", "-a", cgroup="/system.slice/incus.service-mine")
+    host.add("unit", "incus.service", ("incus.service", "1"), unit="incus.service", load="not-found", active="active",
+             sub="running", file="", cgroup="/system.slice/incus.service", pid=10)  # fmt: skip
+    assert host.proven() == {"process:10", "process:11", "unit:incus.service"}
+
+
+def test_arguments_prove_nothing(host: HostOf) -> None:
+    host.process(10, "/usr/bin/sleep", "[lxc monitor] /var/lib/incus/containers c1")
+    host.process(11, "/usr/bin/vim", EXE, "--group", "incus-admin")
+    host.process(12, "/home/me/bin/incusd", EXE)
+    host.process(13, "/usr/bin/less", "less", "/var/lib/incus/networks/incusbr0/dnsmasq.leases")
+    host.process(14, "/usr/sbin/dnsmasq", "dnsmasq", "--conf-file=/etc/dnsmasq.conf", "--interface=incusbr0")
+    host.process(15, "/usr/sbin/dnsmasq", "dnsmasq", "--conf-file=/var/lib/incus-old/networks/x/dnsmasq.raw")
+    assert host.proven() == set()
+    look_alike = host.claims()["process:10"]
+    assert not look_alike.proven and look_alike.role is Role.ADMIN
+
+
+def test_helpers_are_known_by_file_and_by_the_directory_in_their_arguments(host: HostOf) -> None:
+    host.process(10, "/usr/sbin/dnsmasq", "dnsmasq", "--dhcp-hostsfile=/var/lib/incus/networks/incusbr0/dnsmasq.hosts")
+    host.process(11, EXE, EXE, "forkproxy", "--", "1", "4")
+    host.process(12, "/usr/bin/qemu-system-x86_64", "qemu", "-readconfig", "/run/incus/vm1/qemu.conf")
+    host.process(13, "/usr/libexec/virtiofsd", "virtiofsd", "--socket-path=/var/lib/incus/devices/vm1/virtio-fs.x.sock")
+    host.process(14, "/usr/bin/swtpm", "swtpm", "socket", "--ctrl", "type=unixio,path=/var/lib/incus/devices/vm1/tpm.sock")
+    host.process(15, "/usr/bin/qemu-system-x86_64", "qemu", "-readconfig", "/srv/vm/qemu.conf")
+    assert host.proven() == {f"process:{pid}" for pid in range(10, 15)}
+
+
+def test_trap_1_an_incus_nested_in_a_container_has_the_same_titles(host: HostOf) -> None:
+    inside = {"nested": True, "pidns": 5, "mntns": 6, "cgroup": "/lxc.payload.guest/system.slice/incus.service"}
+    host.process(10, EXE, EXE, "--group", "incus-admin", **inside)
+    host.process(11, EXE, "[lxc monitor] /var/lib/incus/containers c1", **inside)
+    assert host.proven() == set()
+
+
+def test_a_payload_whose_monitor_is_gone_is_known_by_its_root_file_system(host: HostOf) -> None:
+    where = {"nested": True, "mntns": 6, "netns": 7, "cgroup": "/lxc.payload.c1"}
+    host.process(10, "/init", "init", mount_root=["8:1", "/var/lib/incus/storage-pools/default/containers/c1/rootfs//deleted"], **where)
+    host.process(11, "/bin/sh", "sh", **where)
+    host.cgroup("/lxc.payload.c1", populated=True)
+    assert host.proven() == {"process:10", "process:11", "cgroup:/lxc.payload.c1"}
+
+
+def test_the_same_path_on_another_file_system_proves_nothing(host: HostOf) -> None:
+    root = ["8:99", "/var/lib/incus/storage-pools/default/containers/c1/rootfs"]
+    host.process(10, "/init", "init", nested=True, mntns=6, mount_root=root, cgroup="/lxc.payload.c1")
+    beside = ["8:1", "/var/lib/incus/storage-pools-mine/c1"]
+    host.process(11, "/init", "init", nested=True, mntns=7, mount_root=beside, cgroup="/lxc.payload.c2")
+    assert host.proven() == set()
+
+
+def test_a_payload_in_an_external_pool_is_known_by_incus_own_mount_in_it(host: HostOf) -> None:
+    host.mount("/var/lib/incus/guestapi", "0:54")
+    host.process(10, "/init", "init", nested=True, mntns=6, mount_root=["8:1", "/srv/pool/containers/c4/rootfs"], mount_devices=["0:54", "8:1"])
+    host.process(11, "/init", "init", nested=True, mntns=7, mount_root=["8:1", "/srv/other"], mount_devices=["0:60", "8:1"])
+    assert "process:10" in host.proven() and "process:11" not in host.proven()
+
+
+# -- cgroups --------------------------------------------------------------------------------------------------------
+
+
+def test_trap_1_cgroup_names_are_liblxc_s_and_shared_with_lxd_and_lxc(host: HostOf) -> None:
+    host.container("c1", 10)
+    host.process(30, "/usr/bin/lxd", "[lxc monitor] /var/lib/lxd/containers c1", cgroup="/lxc.monitor.c1-1")
+    host.process(31, "/init", "init", ppid=30, nested=True, mntns=9, netns=9, cgroup="/lxc.payload.c1-1")
+    for path in ("/lxc.monitor.c1-1", "/lxc.payload.c1-1"):
+        host.cgroup(path, populated=True)
+    host.cgroup("/lxc.pivot")
+    host.cgroup("/lxc.payload.old")
+    proven = host.proven()
+    assert {"cgroup:/lxc.payload.c1", "cgroup:/lxc.monitor.c1"} <= proven
+    assert not proven & {"cgroup:/lxc.payload.c1-1", "cgroup:/lxc.monitor.c1-1", "process:30", "process:31"}
+    assert not proven & {"cgroup:/lxc.pivot", "cgroup:/lxc.payload.old"}, "LXD may need them"
+
+
+def test_empty_cgroups_where_nobody_else_uses_liblxc(host: HostOf) -> None:
+    for path in ("/lxc.pivot", "/lxc.payload.c1", "/lxc.monitor.web-1-1", "/lxc.payloads", "/lxc", "/admin.slice"):
+        host.cgroup(path)
+    host.cgroup("/lxc.payload.full", populated=True)
+    assert host.proven() == {"cgroup:/lxc.pivot", "cgroup:/lxc.payload.c1", "cgroup:/lxc.monitor.web-1-1"}
+
+
+def test_a_number_at_the_end_may_be_of_the_name_or_of_a_clash(host: HostOf) -> None:
+    host.add("file", "/usr/bin/lxc-start", ("x",), path="/usr/bin/lxc-start", type="file", hollow=False)
+    host.instance("web-1")
+    host.instance("db")
+    for path in ("/lxc.payload.web-1", "/lxc.payload.db-2", "/lxc.payload.other-1"):
+        host.cgroup(path)
+    assert host.proven() == {"cgroup:/lxc.payload.web-1", "cgroup:/lxc.payload.db-2"}
+
+
+# -- links ----------------------------------------------------------------------------------------------------------
+
+
+def test_trap_0_5_a_name_of_incus_shape_proves_nothing(host: HostOf) -> None:
+    # CNI's bridge plugin makes the same names: veth and eight hex digits.
+    host.link("veth0a1b2c3d", peer="eth0", peer_netns=500, peer_address="0a:58:0a:00:00:02")
+    host.link("vethdeadbeef", peer="veth0badcafe", peer_netns=1, peer_address="aa:bb:cc:dd:ee:ff")
+    host.link("veth0badcafe", peer="vethdeadbeef", peer_netns=1, peer_address="aa:bb:cc:dd:ee:f0")
+    host.link("tap12345678", "tun")
+    host.link("mac12345678", "macvlan")
+    assert host.claims() == {}
+
+
+def test_trap_0_6_both_ends_back_in_the_host(host: HostOf) -> None:
+    host.link("veth11111111", peer="veth22222222", peer_netns=1, peer_address="10:66:6a:01:02:03")
+    host.link("veth22222222", peer="veth11111111", peer_netns=1, peer_address="aa:aa:aa:aa:aa:aa", address="10:66:6a:01:02:03")
+    assert host.proven() == {"link:veth11111111", "link:veth22222222"}
+
+
+def test_an_address_of_lxd_s_range_is_not_enough(host: HostOf) -> None:
+    host.link("veth11111111", peer="veth22222222", peer_netns=1, peer_address="00:16:3e:01:02:03")
+    assert host.claims() == {}
+
+
+def test_trap_0_7_the_ports_of_a_bridge(host: HostOf) -> None:
+    # Incus' port on the administrator's bridge goes, the bridge stays; the administrator's port on Incus' bridge stays.
+    host.container("c5", 10, netns=77)
+    host.instance("c5", parent="br-lan", host_name="veth24fe8c66", hwaddr="10:66:6a:00:00:05")
+    host.link("br-lan", "bridge")
+    host.link("veth24fe8c66", master="br-lan", peer="eth0", peer_netns=77, peer_address="10:66:6a:00:00:05")
+    host.record("network", "incusbr0", type="bridge", managed=True, config={"bridge.external_interfaces": "eth7, eth8/eth0/5"})
+    host.link("incusbr0", "bridge", address="10:66:6a:00:00:ff")
+    host.link("eth7", "", master="incusbr0")
+    host.link("vethdeadbeef", master="incusbr0", peer="veth0badcafe", peer_netns=1)
+    claims = host.claims()
+    assert {"link:veth24fe8c66", "link:incusbr0"} <= host.proven()
+    for key in ("br-lan", "eth7", "vethdeadbeef"):
+        assert claims[f"link:{key}"].role is Role.ADMIN, key
+    assert "link:veth0badcafe" not in claims
+
+
+def test_trap_0_8_an_equal_index_in_another_namespace_is_not_the_peer(host: HostOf) -> None:
+    host.container("c1", 10, netns=77)
+    host.link("veth11111111", peer="eth0", peer_netns=77, peer_index=2, peer_address="10:66:6a:00:00:01")
+    host.link("veth99999999", peer="eth0", peer_netns=88, peer_index=2, peer_address="0a:58:0a:00:00:02")
+    assert host.proven() >= {"link:veth11111111"} and "link:veth99999999" not in host.proven()
+
+
+def test_a_bridge_named_incusbr0_that_the_administrator_made(host: HostOf) -> None:
+    host.link("incusbr0", "bridge", address="52:54:00:00:00:01", addresses=["192.0.2.1"])
+    assert host.claims() == {}
+    # Even with old words of Incus about a network of that name: a database that was left, a table in the kernel.
+    host.record("network", "incusbr0", "database", type="bridge", managed=True, config={"ipv4.address": "10.0.0.1/24"})
+    host.table("incus", "fwd.incusbr0")
+    claim = host.claims()["link:incusbr0"]
+    assert not claim.proven and claim.role is Role.ADMIN
+
+
+@pytest.mark.parametrize("source", ["database", "disk", "ledger"])
+def test_a_remembered_network_with_its_address_on_the_bridge(host: HostOf, source: str) -> None:
+    host.record("network", "lan0", source, type="bridge", managed=True, config={"ipv4.address": "10.0.0.1/24"})
+    host.link("lan0", "bridge", address="52:54:00:00:00:01", addresses=["10.0.0.1"])
+    assert host.proven() == {"link:lan0"}
+
+
+def test_a_bridge_is_known_by_the_dnsmasq_that_serves_it(host: HostOf) -> None:
+    host.process(10, "/usr/sbin/dnsmasq", "dnsmasq", "--interface=lan0", "--conf-file=/var/lib/incus/networks/lan0/dnsmasq.raw")
+    host.link("lan0", "bridge")
+    host.link("lan00", "bridge")
+    assert host.proven() == {"process:10", "link:lan0"}
+
+
+def test_an_unmanaged_bridge_that_the_api_lists_is_not_incus(host: HostOf) -> None:
+    host.record("network", "br-lan", type="bridge", managed=False, config={})
+    host.link("br-lan", "bridge")
+    assert host.claims() == {}
+
+
+def test_trap_1_the_parent_of_a_physical_network_is_the_administrator_s(host: HostOf) -> None:
+    host.record("network", "up", type="physical", managed=True, config={"parent": "br-lan"})
+    host.record("network", "card", type="physical", managed=True, config={"parent": "enp1s0"})
+    host.link("br-lan", "bridge")
+    host.link("enp1s0", "")
+    # Incus names the administrator's own card as the device's host_name (seen on 6.0.4).
+    host.instance("c1", nictype="physical", parent="enp1s0", host_name="enp1s0")
+    host.instance("c2", network="card", nictype="", host_name="enp1s0")
+    claims = host.claims()
+    assert {claims[f"link:{key}"].role for key in ("br-lan", "enp1s0")} == {Role.ADMIN}
+    assert host.proven() == set()
+
+
+def test_a_virtual_card_that_was_lent_is_not_removed_by_its_host_name(host: HostOf) -> None:
+    host.instance("c1", nictype="physical", parent="vethphys0", host_name="vethphys0", hwaddr="02:00:00:00:00:01")
+    host.link("vethphys0", peer="vethphys1", peer_netns=1, address="02:00:00:00:00:01", peer_address="02:00:00:00:00:02")
+    host.link("vethphys1", peer="vethphys0", peer_netns=1, peer_address="02:00:00:00:00:01")
+    assert host.proven() == set()
+
+
+def test_vlan_links_that_incus_created_and_that_it_did_not(host: HostOf) -> None:
+    host.link("enp1s0", "")
+    host.link("enp1s0.5", "vlan", peer="enp1s0", vlan=5)
+    host.link("enp1s0.6", "vlan", peer="enp1s0", vlan=6)
+    host.link("enp2s0.5", "vlan", peer="enp2s0", vlan=5)
+    host.record("network", "v5", type="macvlan", managed=True, config={"parent": "enp1s0", "vlan": "5", "volatile.last_state.created": "true"})
+    host.record("network", "v6", type="macvlan", managed=True, config={"parent": "enp1s0", "vlan": "6", "volatile.last_state.created": "false"})
+    assert host.proven() == {"link:enp1s0.5"}
+
+
+def test_tunnels_and_the_mtu_holder_of_a_bridge(host: HostOf) -> None:
+    host.record("network", "lan0", type="bridge", managed=True, config={"bridge.external_interfaces": "lan0-mine"})
+    host.link("lan0", "bridge")
+    for name, type in (("lan0-tun", "vxlan"), ("lan0-gre", "gretap"), ("lan0-mtu", "dummy")):
+        host.link(name, type, master="lan0")
+    host.link("lan0-mine", "vxlan", master="lan0")
+    host.link("gre0", "gre")  # the fallback device that the kernel makes (lxc/incus#1741)
+    host.link("lan0-other", "vxlan", master="br-lan")
+    assert host.proven() == {"link:lan0", "link:lan0-tun", "link:lan0-gre", "link:lan0-mtu"}
+
+
+def test_a_stopped_instance_s_own_name_on_the_administrator_s_link(host: HostOf) -> None:
+    host.instance("c6", source="database", running=False, host_name="myveth0", hwaddr="10:66:6a:00:00:06")
+    host.link("myveth0", peer="other", peer_netns=1, peer_address="aa:bb:cc:dd:ee:ff")
+    claim = host.claims()["link:myveth0"]
+    assert not claim.proven and claim.role is Role.ADMIN
+
+
+def test_a_tap_is_known_by_the_machine_that_holds_it(host: HostOf) -> None:
+    host.process(12, "/usr/bin/qemu-system-x86_64", "qemu", "-readconfig", "/run/incus/vm1/qemu.conf")
+    host.link("tap11111111", "tun", holder=12)
+    host.link("tap22222222", "tun", holder=99)
+    assert host.proven() == {"process:12", "link:tap11111111"}
+
+
+def test_hardware_in_a_container_goes_home(host: HostOf) -> None:
+    host.container("c1", 10, netns=77)
+    host.record("lxc.conf", "c1", "disk", nics=[{"index": 0, "link": "enp3s0", "name": "eth0", "hwaddr": "", "type": "phys"}])
+    host.instance("c1", nictype="physical", parent="enp3s0", last_state={"created": "false", "mtu": "9000", "hwaddr": "52:54:00:00:00:03"})
+    host.link("eth0", "", netns=77, pid=11)
+    claim = host.claims()["link:77/eth0"]
+    assert claim.role is Role.LENT and claim.proven
+    assert claim.object.facts["home_name"] == "enp3s0"
+    assert (claim.object.facts["home_mtu"], claim.object.facts["home_address"]) == (9000, "52:54:00:00:00:03")
+
+
+def test_a_vlan_link_that_incus_made_for_a_container_goes_with_it(host: HostOf) -> None:
+    host.container("c1", 10, netns=77)
+    host.record("lxc.conf", "c1", "disk", nics=[{"index": 0, "link": "enp3s0.5", "name": "eth0", "hwaddr": "", "type": "phys"}])
+    host.instance("c1", nictype="physical", parent="enp3s0", vlan="5", last_state={"created": "true"})
+    host.link("eth0", "vlan", netns=77, pid=11)
+    assert "link:77/eth0" not in host.claims()
+
+
+def test_links_that_a_container_made_itself_are_nobody_s_business(host: HostOf) -> None:
+    host.container("c1", 10, netns=77)
+    host.link("docker0", "bridge", netns=77, pid=11)
+    host.link("veth1234567", "veth", netns=77, pid=11)
+    assert not any(id.startswith("link:") for id in host.claims())
+
+
+# -- firewall -------------------------------------------------------------------------------------------------------
+
+
+def test_trap_1_the_table_stays_empty_for_ever(host: HostOf) -> None:
+    host.table("incus")
+    host.table("incus", "in.c1.eth0", "fwd.c1.eth0", family="bridge")
+    host.table("incus", "egress.netprio.c1.eth0", family="netdev")
+    host.table("incusadmin")
+    host.table("admin", "fwd.incusbr0")
+    assert host.proven() == {"nft:inet incus", "nft:bridge incus", "nft:netdev incus"}
+
+
+def test_a_table_of_that_name_with_chains_of_somebody_else(host: HostOf) -> None:
+    host.table("incus", "fwd.incusbr0", "my_chain")
+    claim = host.claims()["nft:inet incus"]
+    assert not claim.proven and "my_chain" in claim.evidence[0].text
+
+
+def rule(host: HostOf, key: str, **facts: Any) -> None:
+    known = {"family": "ip", "backend": "nft", "table": "filter", "chain": "FORWARD", "rule": key, "comment": "", "target": "ACCEPT", "interfaces": [], "macs": []}
+    host.add("xtables", key, (key,), **{**known, **facts})
+
+
+def test_rules_are_known_by_their_exact_comment(host: HostOf) -> None:
+    rule(host, "1", comment="generated for Incus network incusbr0")
+    rule(host, "2", comment="generated for Incus network-forward incusbr0")
+    rule(host, "3", comment="generated for Incus container c1 (eth0)", family="ip6", backend="legacy")
+    rule(host, "4", comment="generated for LXD network lxdbr0")
+    rule(host, "5", comment="not generated for Incus network incusbr0")
+    rule(host, "6", comment="", interfaces=["incusbr0"])
+    assert host.proven() == {"xtables:1", "xtables:2", "xtables:3"}
+
+
+def test_bridge_rules_have_no_comment_and_are_known_by_the_link(host: HostOf) -> None:
+    host.container("c1", 10, netns=77)
+    host.link("veth11111111", peer="eth0", peer_netns=77, peer_address="10:66:6a:00:00:01")
+    rule(host, "a", family="bridge", interfaces=["veth11111111"])
+    rule(host, "b", family="bridge", interfaces=["vethadmin"])
+    assert "xtables:a" in host.proven() and "xtables:b" not in host.proven()
+
+
+# -- mounts, loops, pools, profiles, files --------------------------------------------------------------------------
+
+
+def test_mounts_where_incus_mounts_and_others(host: HostOf) -> None:
+    for point in ("shmounts", "guestapi", "devices/c1/disk.data.mnt", "storage-pools/default"):
+        host.mount(f"/var/lib/incus/{point}")
+    host.mount("/var/lib/incus/storage-pools/fast", configured="/etc/fstab")
+    host.mount("/var/lib/incus/mine")
+    host.mount("/var/lib/incus-backup/shmounts")
+    host.mount("/srv/with space")
+    claims = host.claims()
+    assert {claims[id].object.key.rpartition("/")[2] for id in host.proven()} == {"shmounts", "guestapi", "disk.data.mnt", "default"}
+    assert claims["mount:/var/lib/incus/storage-pools/fast"].role is Role.ADMIN
+    assert not claims["mount:/var/lib/incus/mine"].proven
+    assert len(claims) == 6
+
+
+def test_loop_devices_and_the_pools_on_them(host: HostOf) -> None:
+    host.add("loop", "loop3", ("loop3", 1), device="/dev/loop3", backing_file="/var/lib/incus/disks/default.img", holders=[])
+    host.add("loop", "loop4", ("loop4", 2), device="/dev/loop4", backing_file="/var/lib/incus-disks/mine.img", holders=[])
+    host.add("pool", "zfs default", ("1",), type="zfs", name="default", guid="1", devices=["/var/lib/incus/disks/default.img"], backing=[])
+    host.add("pool", "zfs tank", ("2",), type="zfs", name="tank", guid="2", devices=["/dev/sdb"], backing=[])
+    host.add("pool", "zfs mixed", ("3",), type="zfs", name="mixed", guid="3", devices=["/dev/loop3", "/dev/sdc"], backing=[])
+    host.add("pool", "lvm vg", ("4",), type="lvm", name="vg", guid="4", devices=["/dev/loop3"], backing=[])
+    # A pool that Incus was only given a dataset of (zfs.pool_name=tank/incus) is the administrator's.
+    host.record("pool", "given", driver="zfs", source="tank/incus", config={"zfs.pool_name": "tank/incus"})
+    assert host.proven() == {"loop:loop3", "pool:zfs default", "pool:lvm vg"}
+
+
+def test_apparmor_names_that_incus_makes(host: HostOf) -> None:
+    for name in ("incus-c1_</var/lib/incus>", "incus_dnsmasq-incusbr0_</var/lib/incus>", "incus_forkproxy-web_c1_</var/lib/incus>",
+                 "incus-my_proj_c1_</var/lib/incus>//child"):  # fmt: skip
+        host.add("apparmor", f"profile {name}", (name,), type="profile", name=name, mode="enforce", processes=[])
+    host.add("apparmor", "namespace n", ("n",), type="namespace", name="incus-c1_<var-lib-incus>", processes=[])
+    wanted = host.proven()
+    assert len(wanted) == 5
+    for name in ("lxd-c1_</var/lib/lxd>", "incus-c1_</srv/other>", "docker-default", "incusd", "/usr/bin/lxc-start"):
+        host.add("apparmor", f"profile {name}", (name,), type="profile", name=name, mode="enforce", processes=[])
+    assert host.proven() == wanted
+
+
+def file(host: HostOf, path: str, type: str = "directory", **facts: Any) -> None:
+    host.add("file", path, (path, type, 1), path=path, type=type, **{"target": "", "mounted": False, "mounts": [], "hollow": False, "empty": False, **facts})
+
+
+def test_directories_and_what_only_looks_like_them(host: HostOf) -> None:
+    for path in ("/var/lib/incus", "/var/log/incus", "/var/cache/incus", "/run/incus", "/var/lib/incus-backup", "/etc/dnsmasq.d"):
+        file(host, path)
+    file(host, "/run/lxc", hollow=True)
+    assert host.proven() == {f"file:{path}" for path in ("/var/lib/incus", "/var/log/incus", "/var/cache/incus", "/run/incus", "/run/lxc")}
+    file(host, "/usr/bin/lxc-start", "file")
+    assert "file:/run/lxc" not in host.proven(), "LXC uses it"
+
+
+def test_volumes_at_the_administrator_s_place(host: HostOf) -> None:
+    host.record("pool", "pool2", driver="dir", source="/srv/pool", config={})
+    host.record("pool", "default", driver="dir", source="/var/lib/incus/storage-pools/default", config={})
+    host.instance("c1", disks=[{"device": "data", "source": "/srv/data", "path": "/mnt", "pool": ""}])
+    paths = INCUS.places(tuple(host.records))
+    assert "/srv/pool/containers" in paths and "/srv/data" in paths
+    assert not any(path.startswith("/var/lib/incus") for path in paths)
+    for path in ("/srv/pool", "/srv/pool/containers", "/srv/data"):
+        file(host, path)
+    roles = {id: claim.role for id, claim in host.claims().items()}
+    assert roles == {"file:/srv/pool": Role.ADMIN, "file:/srv/pool/containers": Role.EXTERNAL, "file:/srv/data": Role.ADMIN}
+
+
+@pytest.mark.parametrize("source", ["/", "/srv/../etc", "relative", "/var/lib/incus/x", "/dev/sdb", ""])
+def test_a_hostile_or_odd_source_points_nowhere(host: HostOf, source: str) -> None:
+    host.record("pool", "p", "database", driver="dir", source=source, config={})
+    for path in INCUS.places(tuple(host.records)):
+        file(host, path)
+    assert host.proven() == set()
+    assert not [claim for claim in host.claims().values() if claim.role is Role.EXTERNAL]
+
+
+def test_a_network_namespace_that_somebody_else_is_in(host: HostOf) -> None:
+    host.container("c1", 10, netns=77)
+    host.container("c2", 20, netns=88)
+    host.process(50, "/usr/bin/tcpdump", "tcpdump", netns=88)
+    host.add("netns", "77", (77,), inode=77, host=False, processes=[11], pins=[])
+    host.add("netns", "88", (88,), inode=88, host=False, processes=[21, 50], pins=[])
+    host.add("netns", "1", (1,), inode=1, host=True, processes=[10, 20], pins=[])
+    claims = host.claims()
+    assert claims["netns:77"].proven and not claims["netns:88"].proven and "netns:1" not in claims
+    assert "process:50" not in claims
+
+
+def test_every_finding_has_evidence(host: HostOf) -> None:
+    host.container("c1", 10)
+    host.mount("/var/lib/incus/shmounts")
+    file(host, "/var/lib/incus")
+    host.table("incus")
+    claims = host.claims()
+    assert claims and all(claim.reason and claim.evidence for claim in claims.values())

@@ -1,0 +1,104 @@
+"""The table of policy: what follows from a claim, the package's state and what was asked for."""
+
+import pytest
+
+from leftovers.model import Claim, Evidence, Object, Presence, Role, Verb
+from leftovers.plan import decide, plan
+from leftovers.survey import Survey
+
+PROOF = (Evidence("kernel", "seen"),)
+
+
+def claim(role: Role, *, proven: bool = True, product: str = "incus", kind: str = "link", key: str = "x", rank: int = 0) -> Claim:
+    return Claim(product, Object(kind, key, (key,)), role, proven, "because", PROOF, rank)
+
+
+def verb(role: Role, presence: Presence, data: bool = False, proven: bool = True) -> Verb:
+    (action,) = decide({"incus": claim(role, proven=proven)}, {"incus": presence}, data)
+    return action.verb
+
+
+@pytest.mark.parametrize(
+    ("role", "installed", "removed", "removed_data", "absent"),
+    [
+        (Role.LIVE, Verb.KEEP, Verb.REMOVE, Verb.REMOVE, Verb.REMOVE),
+        (Role.DATA, Verb.KEEP, Verb.KEEP, Verb.REMOVE, Verb.REMOVE),
+        (Role.LENT, Verb.KEEP, Verb.RETURN, Verb.RETURN, Verb.RETURN),
+        (Role.ADMIN, Verb.KEEP, Verb.KEEP, Verb.KEEP, Verb.KEEP),
+        (Role.SYSTEM, Verb.KEEP, Verb.KEEP, Verb.KEEP, Verb.KEEP),
+    ],
+)
+def test_the_table(role: Role, installed: Verb, removed: Verb, removed_data: Verb, absent: Verb) -> None:
+    assert verb(role, Presence.INSTALLED) is installed
+    assert verb(role, Presence.INSTALLED, data=True) is installed
+    assert verb(role, Presence.REMOVED) is removed
+    assert verb(role, Presence.REMOVED, data=True) is removed_data
+    assert verb(role, Presence.ABSENT) is absent
+
+
+def test_volumes_at_the_administrator_s_place_go_only_when_asked_for() -> None:
+    assert verb(Role.EXTERNAL, Presence.ABSENT) is Verb.KEEP
+    assert verb(Role.EXTERNAL, Presence.ABSENT, data=True) is Verb.REMOVE
+    (kept,) = decide({"incus": claim(Role.EXTERNAL)}, {"incus": Presence.ABSENT}, False)
+    assert kept.advice == "leftovers clean incus --data" and not kept.counts
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("presence", list(Presence))
+def test_what_is_not_proven_is_never_touched(role: Role, presence: Presence) -> None:
+    assert verb(role, presence, data=True, proven=False) is Verb.KEEP
+
+
+def test_not_proven_counts_as_left_unless_it_is_the_administrator_s() -> None:
+    (tied,) = decide({"incus": claim(Role.LIVE, proven=False)}, {"incus": Presence.ABSENT}, False)
+    (admin,) = decide({"incus": claim(Role.ADMIN, proven=False)}, {"incus": Presence.ABSENT}, False)
+    assert tied.counts and not admin.counts
+
+
+def test_where_products_disagree_the_object_stays() -> None:
+    claims = {"incus": claim(Role.LIVE), "lxd": claim(Role.LIVE, product="lxd")}
+    (action,) = decide(claims, {"incus": Presence.ABSENT, "lxd": Presence.INSTALLED}, True)
+    assert action.verb is Verb.KEEP and action.product == "lxd"
+
+
+def survey(*claims: Claim, faults: tuple[str, ...] = ()) -> Survey:
+    from leftovers.model import Scope
+
+    by_object = {claim.object.id: {claim.product: claim} for claim in claims}
+    return Survey("boot", Scope(), {}, by_object, {"incus": Presence.ABSENT}, {"incus": ()}, faults)
+
+
+def test_the_order_is_that_of_a_safe_removal_and_always_the_same() -> None:
+    claims = [
+        claim(Role.LIVE, kind="file", key="/var/lib/incus"),
+        claim(Role.LIVE, kind="cgroup", key="/lxc.payload.c1"),
+        claim(Role.LIVE, kind="mount", key="/m"),
+        claim(Role.LIVE, kind="link", key="incusbr0"),
+        claim(Role.LIVE, kind="nft", key="inet incus"),
+        claim(Role.LIVE, kind="process", key="2", rank=3),
+        claim(Role.LIVE, kind="process", key="3", rank=0),
+        claim(Role.LIVE, kind="unit", key="incus.service"),
+        claim(Role.LENT, kind="link", key="1/eth0"),
+    ]
+    wanted = ["link:1/eth0", "unit:incus.service", "process:3", "process:2", "nft:inet incus", "link:incusbr0",
+              "mount:/m", "cgroup:/lxc.payload.c1", "file:/var/lib/incus"]  # fmt: skip
+    for order in (claims, claims[::-1]):
+        assert [action.id for action in plan(survey(*order), ["incus"]).actions] == wanted
+
+
+def test_force_treats_an_installed_product_as_removed() -> None:
+    from dataclasses import replace
+
+    seen = replace(survey(claim(Role.LIVE), claim(Role.DATA, key="d")), presence={"incus": Presence.INSTALLED})
+    assert plan(seen, ["incus"]).doing() == ()
+    assert [action.id for action in plan(seen, ["incus"], force=True).doing()] == ["link:x"]
+    assert [action.id for action in plan(seen, ["incus"], force=True, data=True).doing()] == ["link:d", "link:x"]
+
+
+def test_what_policy_keeps_is_not_left_over() -> None:
+    made = plan(survey(claim(Role.ADMIN), claim(Role.SYSTEM, key="y"), faults=("x: unreadable",)), ["incus"])
+    assert made.left() == () and len(made.keeping()) == 2 and made.faults == ("x: unreadable",)
+
+
+def test_other_products_than_those_asked_for_are_left_out() -> None:
+    assert plan(survey(claim(Role.LIVE)), ["lxcfs"]).actions == ()
