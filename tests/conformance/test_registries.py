@@ -1,0 +1,134 @@
+"""Every kind and every product keeps the rules of its registry; no module imports upward."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from leftovers import kinds, products
+from leftovers.kinds import KINDS, Kind, survey_order
+from leftovers.model import Role, Verb
+from leftovers.products import NAMES, Product, load
+
+SOURCE = Path(inspect.getfile(kinds)).parents[1]
+PRODUCTS = [load(name) for name in NAMES]
+# Each room, and the rooms below it from which it may import.
+FLOORS = [
+    {"errors", "syscalls"},
+    {"model", "run", "host", "mountinfo"},
+    {"evidence", "kinds", "ledger"},
+    {"daemons"},
+    {"claims"},
+    {"products"},
+    {"survey"},
+    {"plan"},
+    {"sweep", "verify", "explain"},
+    {"clean", "report"},
+    {"cli"},
+    {"commands"},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_kind(kind: Kind) -> None:
+    assert re.fullmatch(r"[a-z]+", kind.name) and kind.title and kind.title[0].isalpha()
+    assert set(kind.verbs) <= {Verb.REMOVE, Verb.RETURN}
+    assert 0 <= kind.settle <= 30
+    assert all(name in {other.name for other in KINDS} for name in kind.needs)
+    said = f"{inspect.getdoc(type(kind))} {type(kind).survey.__doc__}"
+    assert "facts" in said.lower(), "a product's rules rest on a kind's facts: they are documented"
+
+
+def test_names_are_given_once() -> None:
+    assert len({kind.name for kind in KINDS}) == len(KINDS)
+    assert len(set(NAMES)) == len(NAMES)
+
+
+def test_a_kind_is_listed_after_those_that_it_needs() -> None:
+    seen: set[str] = set()
+    for kind in survey_order():
+        assert set(kind.needs) <= seen
+        seen.add(kind.name)
+    assert seen == {kind.name for kind in KINDS}
+
+
+@pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
+def test_a_product(product: Product) -> None:
+    assert re.fullmatch(r"[a-z0-9-]+", product.name) and product.title and product.packages and product.daemons
+    for path in (*product.daemons, *(directory.path for directory in product.directories)):
+        assert path.startswith("/") and not path.endswith("/") and "//" not in path and ".." not in path
+        assert path.count("/") >= 2, f"{path}: too near the root to be a product's"
+    for directory in product.directories:
+        assert directory.source and directory.role in Role
+    names = {kind.name for kind in KINDS}
+    assert set(product.rules) <= names and product.recall <= names
+    for rules in product.rules.values():
+        assert rules and all(callable(rule) for rule in rules)
+    assert all(re.fullmatch(r"(user|group|subuid|subgid) \S+", account) for account in product.accounts)
+    assert all(re.fullmatch(r"[a-z0-9_.]+=\S+", sysctl) for sysctl in product.sysctls)
+    assert set(product.companions) <= set(NAMES) - {product.name}
+
+
+def test_companions_come_after_those_that_they_live_for() -> None:
+    order = [product.name for product in products.with_companions(["incus"])]
+    assert order == ["incus", "lxcfs"]
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms of leftovers that a module imports from, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("leftovers"):
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("leftovers.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_module_imports_upward(path: Path) -> None:
+    relative = path.relative_to(SOURCE)
+    room = relative.parts[0].removesuffix(".py")
+    if room in ("__init__", "__main__"):
+        return
+    floor = next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+    allowed = {name for rooms in FLOORS[:floor] for name in rooms} | {room, "__version__"}
+    if room == "cli":
+        allowed |= {"commands", "products"}  # imported when a command runs
+    assert imports(path) <= allowed, path
+
+
+def code(path: Path) -> str:
+    """A module without its docstrings and comments."""
+    return re.sub(r'"""(.|\n)*?"""|#.*', "", path.read_text())
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_heavy_libraries_are_imported_late(path: Path) -> None:
+    heavy = {"pyroute2", "psutil", "nftables", "yaml", "sqlite3", "http", "debian"}
+    top = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    for node in top:
+        names = {node.module or ""} if isinstance(node, ast.ImportFrom) else {alias.name for alias in node.names}
+        assert not {name.split(".")[0] for name in names} & heavy, f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_root_code_runs_no_shell_and_searches_no_path(path: Path) -> None:
+    text = code(path)
+    for word in ("shell=True", "os.system(", "os.popen(", "shutil.rmtree", "shutil.which", "eval(", "exec("):
+        assert word not in text, f"{path.name} uses {word}"
+    if path.name != "run.py":
+        assert "subprocess" not in text, f"{path.name} runs a program by itself"
+    assert "dry_run" not in text or path.name in ("cli.py", "commands.py")
+
+
+def test_kinds_know_no_product_and_products_remove_nothing() -> None:
+    for path in (SOURCE / "kinds").glob("*.py"):
+        assert not re.search(r"\b(incus|lxd|docker|microk8s|podman|nerdctl)", code(path).lower()), path.name
+    for path in (SOURCE / "products").rglob("*.py"):
+        text = code(path)
+        for word in ("syscalls", "unlink(", "rmdir(", "os.kill", "subprocess", "run("):
+            assert word not in text, f"{path.name}: {word}"

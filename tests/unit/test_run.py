@@ -1,0 +1,56 @@
+"""The one way to run another program."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+import leftovers.run
+from leftovers.errors import ToolFault, ToolMissing, ToolTimeout
+from leftovers.run import run
+
+
+@pytest.fixture
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(leftovers.run, "DIRECTORIES", (str(tmp_path),))
+    path = tmp_path / "tool"
+    path.touch(mode=0o755)
+    return path
+
+
+def test_arguments_and_input_arrive_as_they_are(tool: Path) -> None:
+    tool.write_text('#!/bin/sh\nprintf "%s|" "$@"; cat\n')
+    assert run(["tool", "a b", "$(id)", "c\nd"], stdin="in").out == "a b|$(id)|c\nd|in"
+
+
+def test_the_environment_is_ours(tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_PRELOAD", "/evil.so")
+    monkeypatch.setenv("PATH", "/evil")
+    tool.write_text("#!/bin/sh\n/usr/bin/env\n")
+    said = run(["tool"]).out
+    assert "evil" not in said and "LC_ALL=C.UTF-8" in said
+
+
+def test_a_missing_tool_names_its_package(tool: Path) -> None:
+    with pytest.raises(ToolMissing, match="apt install nftables"):
+        run(["nft"], package="nftables")
+
+
+def test_a_failure_tells_the_first_line_of_stderr(tool: Path) -> None:
+    tool.write_text("#!/bin/sh\necho >&2; echo no such thing >&2; echo more >&2; exit 3\n")
+    with pytest.raises(ToolFault, match="no such thing"):
+        run(["tool"])
+    assert run(["tool"], success=(3,)).code == 3
+
+
+def test_a_deadline_ends_the_tool_and_what_it_started(tool: Path) -> None:
+    tool.write_text("#!/bin/sh\nsleep 60 &\nsleep 60\n")
+    began = time.monotonic()
+    with pytest.raises(ToolTimeout, match="did not end"):
+        run(["tool"], timeout=0.3)
+    assert time.monotonic() - began < 5
+
+
+def test_output_that_is_not_utf8(tool: Path) -> None:
+    tool.write_text("#!/bin/sh\nprintf 'a\\377b'\n")
+    assert run(["tool"]).out == "a\udcffb"
