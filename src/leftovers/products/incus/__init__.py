@@ -1,0 +1,78 @@
+"""Incus: what its packages leave, and what proves that a thing is Incus' own.
+
+Sources, read in lxc/incus (stable-6.0, main) and in Debian's incus 6.0.4 and 7.0.2 packages; each rule names its own.
+"""
+
+from __future__ import annotations
+
+from leftovers import claims
+from leftovers.model import Role
+from leftovers.products.incus import files, firewall, network, processes, reading
+from leftovers.products.incus.names import DAEMONS, DIRECTORY, MONITOR, MOUNTED, PAYLOAD, RUN, UNITS, USER_DAEMONS
+from leftovers.products.product import Directory, Product
+
+PRODUCT = Product(
+    name="incus",
+    title="Incus",
+    packages=("incus-base", "incus"),
+    daemons=DAEMONS,
+    units=UNITS,
+    directories=(
+        *files.DIRECTORIES,
+        Directory("/run/lxc", Role.LIVE, "liblxc (lxc/src/lxc/lxclock.c)"),
+        Directory("/etc/dnsmasq.d", Role.SYSTEM, "incus-base's postinst"),
+        *(Directory(path, Role.ADMIN, "another product of liblxc") for path in processes.OTHERS),
+    ),
+    accounts=("group incus", "group incus-admin", "user incus", "subuid root", "subgid root"),
+    sysctls=(
+        "net.ipv4.ip_forward=1",
+        "net.ipv6.conf.all.forwarding=1",
+        "fs.inotify.max_user_instances=1024",
+    ),
+    readers=(reading.read_api, reading.read_database, reading.read_disk, reading.read_kernel),
+    places=reading.places,
+    companions=("lxcfs",),
+    rules={
+        "unit": (claims.declared_unit(*UNITS),),
+        "process": (
+            processes.monitor,
+            claims.runs(*DAEMONS, *USER_DAEMONS, reason="Incus' daemon or a helper of it"),
+            claims.child_of("a container's init", rank=1),
+            claims.in_cgroup("a container's process", rank=1),
+            claims.rooted_below(f"{DIRECTORY}/storage-pools", "a container's process", rank=1),
+            claims.sees_mount("a container's process", rank=1),
+            claims.shares_mounts("a container's process", rank=1),
+            claims.runs_on(
+                (f"{DIRECTORY}/networks",), "dnsmasq", reason="the DHCP and DNS server of a network", rank=3
+            ),
+            claims.runs_on(
+                (DIRECTORY, RUN),
+                "qemu-system-x86_64", "qemu-system-aarch64", "qemu-system-arm", "qemu-system-ppc64",
+                "qemu-system-riscv64", "qemu-system-s390x",
+                reason="a virtual machine", rank=1,
+            ),
+            claims.runs_on(
+                (DIRECTORY, RUN), "virtiofsd", "virtfs-proxy-helper", "swtpm", "lxcfs", "minio", "nbdkit", "qemu-nbd",
+                reason="a helper of an instance", rank=3,
+            ),
+            claims.in_unit("started by one of Incus' units", rank=3),
+            processes.tied_process,
+        ),
+        "cgroup": (
+            claims.holds_proven(PAYLOAD, "a container's cgroup"),
+            claims.holds_proven(MONITOR, "the cgroup of a container's monitor"),
+            processes.empty_cgroup,
+        ),
+        "netns": (claims.netns_of_processes("a container's network namespace"),),
+        "mount": (claims.mounted_at(DIRECTORY, *MOUNTED, reason="a mount of Incus"),),
+        "nft": (firewall.nft_table,),
+        "xtables": (firewall.xtables_rule,),
+        "link": network.RULES,
+        "loop": (claims.backed_below(f"{DIRECTORY}/disks", "the device of a storage pool"),),
+        "pool": (claims.pool_on_loops(f"{DIRECTORY}/disks", "a storage pool"),),
+        "apparmor": (firewall.apparmor,),
+        "file": (files.directory, files.volumes, files.lock_parents, files.dnsmasq_directory, files.disk_source),
+        "account": (claims.reported("made by Incus' package"),),
+        "sysctl": (claims.reported("Incus sets it; what stood before is not known"),),
+    },
+)  # fmt: skip

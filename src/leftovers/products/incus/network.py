@@ -1,0 +1,279 @@
+"""Which links are Incus' own, which are the administrator's, and which were only lent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from leftovers.claims import Case, Finding, Rule
+from leftovers.model import Evidence, Object, Role
+from leftovers.products.incus.names import COMMENT, NETWORK_CHAIN, OUI, RUN, SHARED_OUI, TRANSIENT
+from leftovers.products.incus.processes import named_for
+from leftovers.products.incus.reading import addresses, lxc_nics, made, nics
+
+
+def bridge(obj: Object, case: Case) -> Finding | None:
+    """A managed network's bridge. Incus refuses to create one under a name that is taken
+    (network/driver_bridge.go, Create), so its own word is proof; a name that is only remembered wants an
+    address of Incus' on the bridge beside it, since an administrator may have made one of that name since."""
+    if obj.facts["type"] != "bridge" or not obj.facts["host"]:
+        return None
+    name = obj.key
+    for process in case.proven("process"):
+        if f"--interface={name}" in process.facts["argv"]:
+            return Finding(
+                "a managed network's bridge", (Evidence("kernel", f"dnsmasq (pid {process.key}) serves it"),)
+            )
+    mac = obj.facts["address"]
+    named: list[Evidence] = []
+    for record in case.records_of("network"):
+        if record.name != name or not record.facts.get("managed") or record.facts.get("type") != "bridge":
+            continue
+        said = Evidence(record.source, f"network {name} is a managed bridge")
+        if record.source == "api":
+            return Finding("a managed network's bridge", (said,))
+        own = set(record.facts.get("addresses", ())) | {
+            str(record.facts.get("config", {}).get(key, "")).partition("/")[0]
+            for key in ("ipv4.address", "ipv6.address")
+        }
+        shared = own & set(obj.facts["addresses"])
+        if shared:
+            return Finding("a managed network's bridge", (said, Evidence("kernel", f"has its address {min(shared)}")))
+        named.append(said)
+    for table in case.proven("nft"):
+        if any((match := NETWORK_CHAIN.match(chain)) and match["network"] == name for chain in table.facts["chains"]):
+            named.append(Evidence("kernel", f"nft table {table.key} has chains for network {name}"))
+    for rule in case.proven("xtables"):
+        match = COMMENT.match(rule.facts.get("comment", ""))
+        if match and match[1] == "network" and match["of"] == name:
+            named.append(Evidence("kernel", f"firewall rule {rule.facts['comment']!r}"))
+            break
+    if not named:
+        return None
+    if mac.startswith((OUI, SHARED_OUI)):
+        named.append(Evidence("kernel", f"its address {mac} is one that Incus gives"))
+        return Finding("a managed network's bridge", tuple(named))
+    return Finding(
+        "named like a network of Incus, but with nothing of Incus' on it",
+        (*named, Evidence("kernel", f"its address is {mac}")),
+        proven=False,
+        role=Role.ADMIN,
+        advice=f"ip link delete {name}",
+    )
+
+
+def bridge_child(obj: Object, case: Case) -> Finding | None:
+    """Tunnels and the mtu holder of a managed bridge (network/driver_bridge.go, deleteChildren), not what its
+    configuration names as somebody else's (bridge.external_interfaces)."""
+    master = obj.facts["master"]
+    if not obj.facts["host"] or obj.facts["type"] not in ("vxlan", "gretap", "dummy") or not master:
+        return None
+    if not case.is_proven("link", master) or not obj.key.startswith(f"{master}-") or obj.key in external(case, master):
+        return None
+    said = Evidence("kernel", f"a {obj.facts['type']} port of {master} with a name made from it")
+    return Finding("a tunnel of a managed network", (said,))
+
+
+def external(case: Case, network: str) -> set[str]:
+    names = set()
+    for record in case.records_of("network"):
+        if record.name == network:
+            value = str(record.facts.get("config", {}).get("bridge.external_interfaces", ""))
+            names |= {piece.strip().partition("/")[0] for piece in value.split(",")}
+    return names
+
+
+def vlan(obj: Object, case: Case) -> Finding | None:
+    """A VLAN child that Incus created on the administrator's link: its own note says so
+    (device/nic_physical.go: volatile.NAME.last_state.created; network_utils.go, GetHostDevice)."""
+    if obj.facts["type"] != "vlan" or not obj.facts["host"]:
+        return None
+    for name, source, parent, number, created in vlan_notes(case):
+        if created == "true" and parent == obj.facts["peer"] and str(number) == str(obj.facts["vlan"]):
+            return Finding("a VLAN link that Incus created", (Evidence(source, f"{name}: created on {parent}"),))
+    return None
+
+
+def vlan_notes(case: Case) -> Iterator[tuple[str, str, Any, Any, Any]]:
+    """Devices and networks that may have a VLAN link: whose, source, parent, VLAN id, whether Incus created it."""
+    for record, nic in nics(case):
+        state = nic.get("last_state") or {}
+        yield (
+            f"{record.name} {nic.get('device')}",
+            record.source,
+            nic.get("parent"),
+            nic.get("vlan"),
+            state.get("created"),
+        )
+    for record in case.records_of("network"):
+        config = record.facts.get("config", {})
+        created = config.get("volatile.last_state.created")
+        yield f"network {record.name}", record.source, config.get("parent"), config.get("vlan"), created
+
+
+def veth(obj: Object, case: Case) -> Finding | None:
+    """A veth of an instance. The end in the host has a name that says nothing; the other end has the address that
+    Incus gave the instance, and lives in the instance's network namespace or, after a messy stop, in the host
+    again (lxc/src/lxc/network.c, lxc_restore_phys_nics_to_netns)."""
+    facts = obj.facts
+    if facts["type"] != "veth" or not facts["host"] or not facts["peer"]:
+        return None
+    reason = "an instance's network device"
+    mac = facts["peer_address"].lower()
+    given = mac in addresses(case)
+    named = [
+        Evidence(record.source, f"{record.name} {nic.get('device')}: host_name {obj.key}")
+        for record, nic in nics(case)
+        if nic.get("host_name") == obj.key and made(case, nic)
+    ]
+    whose = "which Incus gave an instance" if given else "from the range that Incus gives addresses from"
+    address = Evidence("disk" if given else "kernel", f"its other end has the address {mac}, {whose}")
+    pid = case.resident("netns", facts["peer_netns"])
+    if pid is not None and not lent(case, f"{facts['peer_netns']}/{facts['peer']}"):
+        inside = Evidence("kernel", f"its other end is in the network namespace of pid {pid}")
+        if given or mac.startswith((OUI, SHARED_OUI)):
+            return Finding(reason, (inside, address, *named))
+        if named or case.is_proven("link", facts["master"]):
+            return Finding(reason, (inside, Evidence("kernel", f"a port of {facts['master']}"), *named))
+        return None
+    if facts["peer_netns"] != facts["netns"]:
+        return None
+    if case.is_proven("link", facts["peer"]):
+        return Finding(reason, (Evidence("kernel", f"the other end of {facts['peer']}"),))
+    stranded = Evidence("kernel", f"both ends, {obj.key} and {facts['peer']}, are in the host, and no instance has one")
+    pair = TRANSIENT.match(facts["peer"]) and (TRANSIENT.match(obj.key) or named)
+    if pair and (given or mac.startswith(OUI)):
+        return Finding(reason, (stranded, address, *named))
+    if named:
+        reason = "has a name that Incus gave to a device, but nothing else of it"
+        advice = f"ip link delete {obj.key}"
+        return Finding(reason, tuple(named), proven=False, role=Role.ADMIN, advice=advice)
+    return None
+
+
+def lent(case: Case, key: str) -> bool:
+    claim = case.claims.get(f"link:{key}")
+    return claim is not None and claim.role is Role.LENT
+
+
+def running_nic(obj: Object, case: Case) -> Finding | None:
+    """Any device on the host's side that the living daemon names for a running instance: veth, tap, macvlan."""
+    if not obj.facts["host"] or obj.facts["type"] not in ("veth", "tun", "macvlan", "macvtap"):
+        return None
+    for record, nic in nics(case):
+        live = record.source == "api" and record.facts.get("running")
+        if live and nic.get("host_name") == obj.key and made(case, nic):
+            said = Evidence("api", f"{record.name} {nic.get('device')}: host_name {obj.key}, running")
+            return Finding("an instance's network device", (said,))
+    return None
+
+
+def stranded(obj: Object, case: Case) -> Finding | None:
+    """A macvlan or ipvlan of an instance that its monitor moved back into the host."""
+    facts = obj.facts
+    if not facts["host"] or facts["type"] not in ("macvlan", "ipvlan") or not TRANSIENT.match(obj.key):
+        return None
+    mac = facts["address"].lower()
+    if mac not in addresses(case) and not mac.startswith(OUI):
+        return None
+    said = (Evidence("kernel", f"a {facts['type']} with a device's name and the address {mac}, which Incus gave"),)
+    return Finding("an instance's network device", said)
+
+
+def tap(obj: Object, case: Case) -> Finding | None:
+    """A tap that a proven process holds open: a virtual machine's."""
+    holder = obj.facts.get("holder", 0)
+    if obj.facts["type"] != "tun" or not holder or not case.is_proven("process", str(holder)):
+        return None
+    return Finding("a virtual machine's network device", (Evidence("kernel", f"held open by pid {holder}"),))
+
+
+def lent_link(obj: Object, case: Case) -> Finding | None:
+    """A link of the administrator's that was given to a container (nictype=physical): it goes home before the
+    container's namespace ends. A virtual one would be destroyed with it."""
+    facts = obj.facts
+    if facts["host"] or facts["type"] == "loopback":
+        return None
+    pid = case.resident("netns", facts["netns"])
+    if pid is None:
+        return None
+    instance = instance_of(case, pid)
+    home = ""
+    given = ""
+    for record, nic in lxc_nics(case):
+        if record.name == instance and nic.get("name") == facts["name"]:
+            home, given = nic.get("link", ""), (nic.get("hwaddr") or "").lower()
+    state: dict[str, Any] = {}
+    for record, nic in nics(case):
+        if record.name == instance and nic.get("nictype") == "physical" and is_home(nic, home):
+            state = nic.get("last_state") or {}
+    if home and state.get("created") == "true":
+        return None  # a VLAN link that Incus made for this: it goes with the namespace
+    mac = facts["address"].lower()
+    mine = TRANSIENT.match(home) and (mac == given or mac.startswith((OUI, SHARED_OUI)))
+    if facts["type"] and (not home or mine):
+        return None
+    said = [Evidence("kernel", f"{facts['type'] or 'hardware'} in the network namespace of pid {pid}")]
+    if home:
+        said.append(Evidence("disk", f"{RUN}/{instance}/lxc.conf: was {home} on the host"))
+    back = {
+        "home_name": home or facts["name"],
+        "home_mtu": int(state["mtu"]) if str(state.get("mtu", "")).isdigit() else 0,
+        "home_address": str(state.get("hwaddr", "")),
+    }
+    return Finding("a link of the host's that a container was given", tuple(said), role=Role.LENT, facts=back)
+
+
+def is_home(nic: dict[str, Any], home: str) -> bool:
+    """Whether a device's parent, or the VLAN link on it, has this name (network_utils.go, GetHostDevice)."""
+    parent, number = nic.get("parent", ""), nic.get("vlan", "")
+    return home in (parent, f"{parent}.{number}", f"incus-vlan-{number}")
+
+
+def instance_of(case: Case, pid: str) -> str:
+    """The instance that a container's process belongs to, by its cgroup; "" if liblxc's configuration knows none."""
+    process = case.process(int(pid))
+    top = "/" + process.facts["cgroup"].strip("/").partition("/")[0] if process else ""
+    known = {record.name for record in case.records_of("lxc.conf")}
+    return next((name for name in named_for(top) if name in known), "")
+
+
+def parent(obj: Object, case: Case) -> Finding | None:
+    """The administrator's bridge or network card that instances or networks are connected to."""
+    if not obj.facts["host"]:
+        return None
+    for record, nic in nics(case):
+        if nic.get("parent") == obj.key:
+            said = Evidence(record.source, f"parent of {record.name} {nic.get('device')} ({nic.get('nictype')})")
+            return Finding("the administrator's, an instance was connected to it", (said,), role=Role.ADMIN)
+    for record in case.records_of("network"):
+        config = record.facts.get("config", {})
+        if record.facts.get("managed") and config.get("parent") == obj.key:
+            said = Evidence(record.source, f"parent of network {record.name} ({record.facts.get('type')})")
+            return Finding("the administrator's, a network was connected to it", (said,), role=Role.ADMIN)
+    return None
+
+
+def foreign_port(obj: Object, case: Case) -> Finding | None:
+    """A port of a managed bridge that Incus did not make: it loses its bridge and stays."""
+    master = obj.facts["master"]
+    if not obj.facts["host"] or not master or not case.is_proven("link", master):
+        return None
+    said = [Evidence("kernel", f"a port of {master}")]
+    if obj.key in external(case, master):
+        said.append(Evidence("database", f"bridge.external_interfaces of {master}"))
+    return Finding("the administrator's, a port of a managed bridge", tuple(said), role=Role.ADMIN)
+
+
+RULES: tuple[Rule, ...] = (
+    lent_link,
+    bridge,
+    bridge_child,
+    vlan,
+    running_nic,
+    veth,
+    stranded,
+    tap,
+    parent,
+    foreign_port,
+)

@@ -1,0 +1,139 @@
+"""What Incus has written down, from the best source that still answers, and what can be read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from leftovers.claims import Case, real_exe
+from leftovers.kinds.kind import Look
+from leftovers.model import Object, Presence, Record
+from leftovers.mountinfo import below, host_path
+from leftovers.products.incus.names import DAEMONS, DIRECTORY, RUN
+
+
+def read_api(look: Look) -> tuple[list[Record], list[str]]:
+    """Ask the daemon, if it lives: connecting to a socket that systemd holds for a dead one would start it."""
+    from leftovers.daemons import incus
+
+    if not any(is_daemon(process) for process in look.objects("process")):
+        return [], []
+    if not look.host.exists(f"{DIRECTORY}/unix.socket"):
+        return [], []  # deleted with its directory: the daemon lives, but nobody can ask it any more
+    return incus.read(look.host, f"{DIRECTORY}/unix.socket", 10.0)
+
+
+def read_database(look: Look) -> tuple[list[Record], list[str]]:
+    from leftovers.evidence import incus_database
+
+    return incus_database.read(look.host, f"{DIRECTORY}/database/global/db.bin")
+
+
+def read_disk(look: Look) -> tuple[list[Record], list[str]]:
+    from leftovers.evidence import incus_backup, incus_directory
+
+    records, faults = incus_directory.read(look.host, DIRECTORY, RUN)
+    more, more_faults = incus_backup.read(look.host, DIRECTORY)
+    return records + more, faults + more_faults
+
+
+def read_kernel(look: Look) -> tuple[list[Record], list[str]]:
+    """Pools that are still mounted tell their source: the bind mount of a directory elsewhere
+    (storage/drivers/driver_dir.go, Mount)."""
+    mounts = Case("incus", Presence.ABSENT, look.listed).mounts()
+    records = []
+    for mount in mounts:
+        parent, _, name = mount.point.rpartition("/")
+        if parent == f"{DIRECTORY}/storage-pools":
+            source = host_path(mounts, mount.majmin, mount.root, avoid=DIRECTORY)
+            if source and source != "/":
+                driver = "dir" if mount.fstype not in ("btrfs", "zfs") else mount.fstype
+                records.append(Record("pool", name, "kernel", {"driver": driver, "source": source, "config": {}}))
+    return records, []
+
+
+def is_daemon(process: Object) -> bool:
+    """The main daemon: not one of its fork* helpers, and not a monitor, which is a fork of it with another title."""
+    argv = process.facts["argv"]
+    return (
+        not process.facts["nested"]
+        and real_exe(process) in DAEMONS
+        and bool(argv)
+        and argv[0].startswith("/")
+        and not (len(argv) > 1 and argv[1].startswith(("fork", "callhook")))
+    )
+
+
+def nics(case: Case) -> Iterator[tuple[Record, dict[str, Any]]]:
+    """Every network device of every instance that any source knows."""
+    for record in case.records_of("instance"):
+        for nic in record.facts.get("nics", ()):
+            yield record, nic
+
+
+def lxc_nics(case: Case) -> Iterator[tuple[Record, dict[str, Any]]]:
+    """The same, from the configuration that liblxc was started with: it outlives a purge, in /run."""
+    for record in case.records_of("lxc.conf"):
+        for nic in record.facts.get("nics", ()):
+            yield record, nic
+
+
+def made(case: Case, nic: dict[str, Any]) -> bool:
+    """Whether the link in a device's host_name is one that Incus made. Of a passed-through card (nictype=physical,
+    sriov, or a network of such a type) that name is the administrator's own card's (seen on 6.0.4)."""
+    networks = [record for record in case.records_of("network") if record.name == nic.get("network")]
+    parents = {nic.get("parent")} | {record.facts.get("config", {}).get("parent") for record in networks}
+    name = nic.get("host_name", "")
+    if any(parent and (name == parent or name.startswith(f"{parent}.")) for parent in parents):
+        return False
+    types = {nic.get("nictype")} | {record.facts.get("type") for record in networks}
+    # A physical network on a bridge gives its instances a veth of their own (Incus 7, nic_physical.go).
+    return "sriov" not in types and nic.get("nictype") != "physical"
+
+
+def addresses(case: Case) -> set[str]:
+    """The hardware addresses of all instances' devices."""
+
+    def make() -> set[str]:
+        return {nic["hwaddr"].lower() for source in (nics, lxc_nics) for _, nic in source(case) if nic.get("hwaddr")}
+
+    found: set[str] = case.cached("incus.addresses", make)
+    return found
+
+
+def external_pools(records: tuple[Record, ...]) -> dict[str, str]:
+    """Pools whose files lie where the administrator wanted them: source directory to pool name."""
+    found = {}
+    for record in records:
+        source = record.facts.get("source", "") if record.type == "pool" else ""
+        if record.type == "pool" and record.facts.get("driver") in ("dir", "btrfs") and source.startswith("/"):
+            elsewhere = not below(source, DIRECTORY) and not source.startswith("/dev/")
+            if elsewhere and source.strip("/") and ".." not in source.split("/"):
+                found[source.rstrip("/")] = record.name
+    return found
+
+
+# What a pool's own directory holds; a dir pool is refused on a directory that is not empty, so these are Incus' by
+# birth (storage/drivers/driver_dir.go Create; drivers/volume.go, BaseDirectories).
+VOLUMES = (
+    "buckets",
+    "containers",
+    "containers-snapshots",
+    "custom",
+    "custom-snapshots",
+    "images",
+    "virtual-machines",
+    "virtual-machines-snapshots",
+)
+
+
+def places(records: tuple[Record, ...]) -> tuple[str, ...]:
+    paths = []
+    for source in external_pools(records):
+        paths += [source, *(f"{source}/{name}" for name in VOLUMES)]
+    for record in records:
+        for disk in record.facts.get("disks", ()) if record.type == "instance" else ():
+            source = str(disk.get("source", ""))
+            if source.startswith("/") and not disk.get("pool") and ".." not in source.split("/"):
+                paths.append(source.rstrip("/") or "/")
+    return tuple(paths)
