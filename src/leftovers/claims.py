@@ -205,11 +205,13 @@ def runs_on(directories: Sequence[str], *names: str, reason: str, rank: int = 0)
 
 
 def child_of(reason: str, rank: int = 0) -> Rule:
-    """The first process of a pid namespace, whose parent is proven: a container's init."""
+    """The first process of a pid namespace, whose parent on the host is proven: a container's init."""
 
     def rule(obj: Object, case: Case) -> Finding | None:
         parent = case.process(obj.facts["ppid"])
-        if not obj.facts["nested"] or parent is None or not case.is_proven("process", parent.key):
+        if not obj.facts["nested"] or parent is None or parent.facts["nested"]:
+            return None
+        if not case.is_proven("process", parent.key):
             return None
         title = " ".join(parent.facts["argv"])[:120]
         return Finding(reason, (Evidence("kernel", f"child of pid {parent.key}, {title}"),), rank=rank)

@@ -91,7 +91,10 @@ def verify(arguments: Namespace) -> int:
     if arguments.json:
         report.to_stdout(report.document(arguments.command, plan, seen.presence))
     elif left:
-        show(arguments, Plan(plan.products, left, plan.faults), seen)
+        colour = report.Colour(arguments.color, sys.stdout)
+        some = Plan(plan.products, left, plan.faults)
+        report.to_stdout(report.plan_text(some, seen.presence, colour, arguments.verbose))
+        report.to_stdout(f"{len(left)} left")
         advise(arguments, plan)
     else:
         for fault in plan.faults:

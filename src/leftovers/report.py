@@ -17,8 +17,8 @@ __all__ = ["FORMAT", "Bar", "Colour", "answers_text", "document", "plan_text", "
 
 FORMAT = "1.0"
 TITLES = {kind.name: kind.title for kind in KINDS}
-# So many names are shown of a group unless everything is asked for.
-SHOWN = 6
+# Names of a group are shown up to this many characters unless everything is asked for.
+SHOWN = 72
 COLOURS = {"remove": "31", "return": "36", "keep": "32", "failed": "31;1", "changed": "33", "unread": "33;1"}
 
 
@@ -62,8 +62,10 @@ def label(obj: Object) -> str:
     """What a person calls an object."""
     if obj.kind == "process":
         argv = obj.facts.get("argv") or [obj.facts.get("exe", "")]
-        name = os.path.basename(str(argv[0])) if not str(argv[0]).startswith("[") else str(argv[0])
-        return printable(f"{obj.key} ({name[:40]})")
+        title = str(argv[0])
+        # A title that a program gave itself says most at its end: "[lxc monitor] /var/lib/incus/containers NAME".
+        name = title.rpartition(" ")[2] if title.startswith("[") else os.path.basename(title)
+        return printable(f"{obj.key} {name[:40]}")
     return printable(obj.key)
 
 
@@ -76,12 +78,7 @@ def plan_text(plan: Plan, presence: Mapping[str, Presence], colour: Colour, ever
             continue
         lines.append(f"{product}: {said_of(presence[product])}")
         lines += grouped([action for action in actions if action.verb is not Verb.KEEP], colour, everything)
-        keeping = [action for action in actions if action.verb is Verb.KEEP]
-        if presence[product] is Presence.INSTALLED and not everything:
-            lines += grouped(keeping, colour, everything)
-        else:
-            lines += [kept(action, colour) for action in keeping]
-        lines.append("")
+        lines += grouped([action for action in actions if action.verb is Verb.KEEP], colour, everything)
     lines += [f"{colour.word('unread')} {printable(fault)}" for fault in plan.faults]
     return "\n".join(lines)
 
@@ -95,27 +92,33 @@ def said_of(presence: Presence) -> str:
 
 
 def grouped(actions: Sequence[Action], colour: Colour, everything: bool) -> list[str]:
-    groups: dict[tuple[str, str, str], list[Action]] = {}
+    """One line for each verb, kind and reason; each object by itself when everything is asked for. What is kept
+    alone is told with its evidence: that is what a person wants to judge."""
+    groups: dict[tuple[str, str, str, str], list[Action]] = {}
     for action in actions:
-        groups.setdefault((action.verb.value, action.object.kind, action.reason), []).append(action)
+        groups.setdefault((action.verb.value, action.object.kind, action.reason, action.advice), []).append(action)
     lines = []
-    for (verb, kind, reason), group in groups.items():
-        names = [label(action.object) for action in group]
+    for (verb, kind, reason, advice), group in groups.items():
+        by_hand = f" -> {printable(advice)}" if advice else ""
         if everything:
-            for name, action in zip(names, group, strict=True):
-                lines.append(f"  {colour.word(verb)} {TITLES[kind]}: {name}: {reason}")
+            for action in group:
+                lines.append(f"  {colour.word(verb)} {kind} {label(action.object)}: {reason}{by_hand}")
                 lines += [f"            [{said.source}] {printable(said.text)}" for said in action.evidence]
             continue
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        lines.append(f"  {colour.word(verb)} {len(group):4} {TITLES[kind]}: {', '.join(names[:SHOWN])}{more}: {reason}")
+        names = shortened([label(action.object) for action in group])
+        if verb == Verb.KEEP.value and len(group) == 1:
+            reason += f" ({printable('; '.join(said.text for said in group[0].evidence[:2]))})"
+        lines.append(f"  {colour.word(verb)} {len(group):4} {TITLES[kind]}: {names}: {reason}{by_hand}")
     return lines
 
 
-def kept(action: Action, colour: Colour) -> str:
-    why = "; ".join(f"{said.text}" for said in action.evidence[:2])
-    advice = f" -> {action.advice}" if action.advice else ""
-    name = f"{action.object.kind} {label(action.object)}"
-    return f"  {colour.word('keep')} {name}: {action.reason} ({printable(why)}){printable(advice)}"
+def shortened(names: Sequence[str]) -> str:
+    """As many names as fit, at least one, and how many more there are."""
+    shown = 1
+    while shown < len(names) and len(", ".join(names[: shown + 1])) <= SHOWN:
+        shown += 1
+    more = f" and {len(names) - shown} more" if shown < len(names) else ""
+    return ", ".join(names[:shown]) + more
 
 
 def summary(plan: Plan) -> str:

@@ -98,10 +98,11 @@ def one(kill_at: int, report: mmap.mmap) -> None:
     points = Points(kill_at)
     status = killed_clean(points)
     report[:8] = struct.pack("q", points.count())
-    if kill_at < 0:
-        assert status == 0
+    if kill_at < 0 or status == 0:
+        # A run may be some points shorter than the one that was counted: it waits for the kernel more or less often.
+        assert status == 0 and (kill_at < 0 or points.count() <= kill_at)
     else:
-        assert status == -signal.SIGKILL, f"point {kill_at} was not reached"
+        assert status == -signal.SIGKILL
         resumed, said = run("resume")
         assert resumed == 0, said
         if "nothing to resume" in said:

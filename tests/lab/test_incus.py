@@ -26,6 +26,11 @@ KEPT = (
     r"file /root/\.config(/incus(/.*)?)?$",  # what the command `incus` keeps for a person
     r"file /(etc|run|var/lib|var/cache)/leftovers(/.*)?$",  # our own: configuration, ledger
 )
+# What an administrator does who wants to see the last of it.
+DELETE = """
+umount -l /var/lib/incus/guestapi /var/lib/incus/shmounts /var/lib/incus/storage-pools/pool2
+rm -rf /var/lib/incus /var/log/incus /run/incus /run/lxc
+"""
 # Containers that live get their addresses from Incus' dnsmasq some seconds after their start.
 LATER = r"(address|route) \[net of [^]]*init"
 # Incus sets these; what they were before, and who needs them now, nobody can tell.
@@ -127,12 +132,7 @@ def test_daemon_killed(machine: Machine, arrive: Arrive) -> None:
 def test_data_deleted_by_hand(machine: Machine, arrive: Arrive) -> None:
     before = lived(machine)
     incus.purge(machine)
-    machine.run(
-        """
-        umount -l /var/lib/incus/guestapi /var/lib/incus/shmounts /var/lib/incus/storage-pools/pool2
-        rm -rf /var/lib/incus /var/log/incus /run/incus /run/lxc
-        """
-    )
+    machine.run(DELETE)
     arrive(machine)
     clean(machine, before)
 
@@ -163,7 +163,7 @@ def test_stranded_links_recorded_before(machine: Machine, arrive: Arrive) -> Non
     leftovers(machine, "record", "incus")
     incus.purge(machine)
     assert strand(machine) != []
-    machine.run("umount -l /var/lib/incus/* /var/lib/incus/storage-pools/* 2>/dev/null; rm -rf /var/lib/incus")
+    machine.run(DELETE)
     clean(machine, before)
 
 
@@ -174,7 +174,7 @@ def test_stranded_links(machine: Machine, arrive: Arrive) -> None:
     incus.purge(machine)
     stranded = strand(machine)
     assert stranded != []
-    machine.run("umount -l /var/lib/incus/* /var/lib/incus/storage-pools/* 2>/dev/null; rm -rf /var/lib/incus")
+    machine.run(DELETE)
     arrive(machine)
     said = leftovers(machine, "clean", "incus", "--yes", code=None)
     here = machine.run("ls /sys/class/net").out.split()

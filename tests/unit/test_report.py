@@ -21,18 +21,21 @@ def text(*actions: Action, presence: Presence = Presence.ABSENT, everything: boo
 
 
 def test_groups_are_counted_and_long_ones_cut() -> None:
-    said = text(*(action(f"veth{number}") for number in range(9)))
-    assert "remove     9 links: veth0, veth1, veth2, veth3, veth4, veth5 and 3 more: a reason" in said
+    said = text(*(action(f"veth{number:08d}") for number in range(9)))
+    names = ", ".join(f"veth{number:08d}" for number in range(5))
+    assert f"remove     9 links: {names} and 4 more: a reason" in said
+    assert "1 links: only: a reason" in text(action("only"))
+    assert "x" * 200 in text(action("x" * 200)), "one name is always shown"
 
 
 def test_everything_is_shown_with_its_evidence_when_asked_for() -> None:
     said = text(*(action(f"veth{number}") for number in range(9)), everything=True)
-    assert "links: veth8: a reason" in said and said.count("[kernel] seen") == 9
+    assert "link veth8: a reason" in said and said.count("[kernel] seen") == 9
 
 
 def test_what_stays_is_named_with_its_reason_and_the_command_that_would_remove_it() -> None:
     said = text(action("br0", Verb.KEEP, advice="ip link delete br0"))
-    assert said.split("\n")[1] == "  keep    link br0: a reason (seen; heard) -> ip link delete br0"
+    assert said.split("\n")[1] == "  keep       1 links: br0: a reason (seen; heard) -> ip link delete br0"
 
 
 def test_what_could_not_be_read_is_said() -> None:
@@ -43,7 +46,7 @@ def test_what_could_not_be_read_is_said() -> None:
 def test_names_cannot_talk_to_the_terminal(name: str) -> None:
     said = text(action(name), action(name, Verb.KEEP))
     assert name not in said and all(char.isprintable() or char == "\n" for char in said)
-    assert len(said.split("\n")) == 4
+    assert len(said.split("\n")) == 3
 
 
 def test_one_json_document_with_all_that_was_promised() -> None:

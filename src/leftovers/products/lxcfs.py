@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from leftovers.claims import Case, Finding, real_exe
 from leftovers.model import Evidence, Object, Role
+from leftovers.mountinfo import covering
 from leftovers.products.product import Directory, Product
 
 POINTS = ("/var/lib/lxcfs", "/var/lib/incus-lxcfs")
@@ -11,11 +12,16 @@ EXES = ("/usr/bin/lxcfs", "/opt/incus/bin/lxcfs")
 
 
 def users(case: Case, majmin: str) -> list[str]:
-    """Processes in other mount namespaces that have lxcfs mounted and that are not about to go with their product."""
+    """Processes in containers that have lxcfs mounted and that are not about to go with their product. Services on
+    the host's own root (PrivateTmp= and the like) see it too, in their copy of all mounts: they do not use it."""
+    root = covering(case.mounts(), "/")
+    home = [root.majmin, root.root] if root else []
     return [
         f"pid {process.key} ({real_exe(process)})"
         for process in case.objects("process")
-        if majmin in process.facts.get("mount_devices", ()) and process.id not in case.elsewhere
+        if majmin in process.facts.get("mount_devices", ())
+        and process.facts["mount_root"] != home
+        and process.id not in case.elsewhere
     ]
 
 
