@@ -131,10 +131,13 @@ def presence(host: Host, product: Product) -> Presence:
         return Presence.INSTALLED
     if host.root:
         return Presence.ABSENT
-    owners = {package for names in dpkg.owners(product.daemons).values() for package in names}
-    states = dpkg.status([*product.packages, *owners])
-    if any(states.get(package) == "installed" for package in owners):
-        return Presence.INSTALLED
+    states = dpkg.status(product.packages)
+    if "installed" in states.values():
+        # A metapackage may have such a name, and the daemon's file may have been lost: what counts is whose it is.
+        owners = {package for names in dpkg.owners(product.daemons).values() for package in names}
+        states.update(dpkg.status([*owners]) if owners else {})
+        if any(states.get(package) == "installed" for package in owners):
+            return Presence.INSTALLED
     if any(state not in ("not-installed", "installed") for state in states.values()):
         return Presence.REMOVED
     return Presence.ABSENT

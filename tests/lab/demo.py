@@ -96,7 +96,9 @@ def main() -> int:
         stage.show("leftovers verify")
 
         stage.tell("What is there now")
-        stage.show("ip -br link | grep -v ^lo; ps ax | grep -c '[l]xc monitor' || true; nft list tables; cat /srv/data/file")
+        stage.show(
+            "ip -br link | grep -v ^lo; ps ax | grep -c '[l]xc monitor' || true; nft list tables; cat /srv/data/file"
+        )
     return 0
 
 

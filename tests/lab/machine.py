@@ -349,7 +349,9 @@ class Machine:
                     "systemd-nspawn",
                     "--quiet",
                     f"--directory={self.root}",
-                    "--machine=lab",
+                    # its own name on the machine: nspawn shares a directory in /run between hosts of one name
+                    f"--machine={self.directory.name.replace('_', '-')}",
+                    "--hostname=lab",
                     "--register=no",
                     "--keep-unit",
                     "--boot",
