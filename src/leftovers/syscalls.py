@@ -6,11 +6,10 @@ Nothing is decided here. Flags are spelled as in the kernel's headers.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import struct
 
-__all__ = ["mount_propagation", "openat2", "setns", "umount2"]
+__all__ = ["die_with_parent", "mount_propagation", "openat2", "setns", "umount2"]
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,6 +24,7 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 SYS_OPENAT2 = 437  # the same number on every architecture: it came after the tables were joined (5.6)
 LOOP_CLR_FD = 0x4C01
+PR_SET_PDEATHSIG = 1
 
 
 def oserror(call: str, path: str) -> OSError:
@@ -50,6 +50,12 @@ def setns(fd: int, nstype: int) -> None:
         raise oserror("setns", f"fd {fd}")
 
 
+def die_with_parent(number: int) -> None:
+    """prctl(2), PR_SET_PDEATHSIG: get a signal when the thread that forked us ends. Raises OSError."""
+    if libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0) < 0:
+        raise oserror("prctl", "PR_SET_PDEATHSIG")
+
+
 def openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
     """openat2(2), for what open(2) cannot refuse: crossing a mount (RESOLVE_NO_XDEV), following a symlink.
 
@@ -63,12 +69,3 @@ def openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
     if fd < 0:
         raise oserror("openat2", path)
     return fd
-
-
-def loop_clear(path: str) -> None:
-    """Detach a loop device from its file (loop(4), LOOP_CLR_FD). Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(fd, LOOP_CLR_FD)
-    finally:
-        os.close(fd)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lab.machine import Machine
+from lab.machine import LabError, Machine
 
 TOP = Path(__file__).resolve().parents[2]
 FAILED = pytest.StashKey[bool]()
@@ -41,7 +41,7 @@ def shared() -> Iterator[Machine]:
 
 
 @pytest.fixture(scope="session")
-def package() -> Path | None:
+def package() -> Path:
     """Our own Debian package, of the sources as they are now. make builds it only when a source is newer."""
     with open(TOP / "tests/lab/conftest.py") as lock:  # two test runs at once would build over each other
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -54,24 +54,15 @@ def package() -> Path | None:
         )
     built = sorted((TOP / "dist").glob("leftovers_*_all.deb"))
     if done.returncode != 0 or not built:
-        return None  # see copy_sources
+        raise LabError(f"make deb: exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return built[-1]
 
 
-def copy_sources(m: Machine) -> None:
-    """Only until `make deb` works: put our modules where the package would."""
-    m.put(TOP / "src/leftovers", "/usr/share/leftovers/leftovers")
-    m.put(TOP / "debian/sbin/leftovers", "/usr/sbin/leftovers")
-    m.run(["chmod", "755", "/usr/sbin/leftovers"])
-
-
 @pytest.fixture
-def arrive(package: Path | None) -> Callable[[Machine], None]:
+def arrive(package: Path) -> Callable[[Machine], None]:
     """Install leftovers in a host, when the test wants it there: a person may come before the purge, or after."""
 
     def install(m: Machine) -> None:
-        if package is None:
-            return copy_sources(m)
         m.put(package, f"/tmp/{package.name}")
         m.run(["apt-get", "install", "-y", "-q", "--no-download", f"/tmp/{package.name}"])
         m.run(["rm", f"/tmp/{package.name}"])

@@ -604,10 +604,23 @@ def remove_cgroup(path: Path) -> None:
 
 
 def detach_loops(root: Path) -> None:
-    """Detach the loop devices whose file is below `root`: they are the machine's, and outlive the host."""
-    listed = subprocess.run(["losetup", "-J", "-l"], capture_output=True, text=True, check=False).stdout
-    for device in json.loads(listed or "{}").get("loopdevices", []):
-        if device["back-file"].startswith(f"{root}/"):
+    """Detach the loop devices whose file is below `root`: they are the machine's, and outlive the host.
+
+    By inode: what path the kernel shows depends on who asks, and it was another mount namespace that opened the file.
+    """
+    listed = subprocess.run(
+        ["losetup", "-J", "-l", "-O", "NAME,BACK-INO,BACK-MAJ:MIN"], capture_output=True, check=False
+    )
+    devices = json.loads(listed.stdout or "{}").get("loopdevices", [])
+    if not devices:
+        return
+    ours = set()
+    for directory, _, files in os.walk(root):
+        for name in files:
+            status = os.lstat(os.path.join(directory, name))
+            ours.add((f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}", status.st_ino))
+    for device in devices:
+        if (device["back-maj:min"].strip(), device["back-ino"]) in ours:
             subprocess.run(["losetup", "-d", device["name"]], check=False)
 
 

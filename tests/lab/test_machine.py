@@ -107,6 +107,16 @@ def test_is_separate() -> None:
     assert not any(d.exists() or (cgroup_root() / d.name).exists() for d in directories)
 
 
+@pytest.mark.full
+def test_takes_its_loop_devices_along() -> None:
+    listed = "losetup -n -O NAME,BACK-INO"
+    before = subprocess.check_output(listed.split())
+    with Machine(loop=True) as m:
+        m.run("truncate -s 1M /srv/disk.img; losetup -f /srv/disk.img")
+        assert subprocess.check_output(listed.split()) != before
+    assert subprocess.check_output(listed.split()) == before
+
+
 def test_does_not_enter_a_dead_host() -> None:
     with Machine() as m:
         os.kill(m.nspawn.pid, signal.SIGTERM)

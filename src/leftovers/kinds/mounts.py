@@ -131,7 +131,10 @@ def in_child(host: Host, group: Sequence[Object], deadline: Deadline) -> dict[st
     if child == 0:
         status = 1
         try:
-            os.close(reader)
+            # Killed with us, and without our files: a child that hangs must not hold a lock of ours.
+            syscalls.die_with_parent(signal.SIGKILL)
+            os.closerange(3, writer)
+            os.closerange(writer + 1, os.sysconf("SC_OPEN_MAX"))
 
             def report(obj: Object, cause: str) -> None:
                 os.write(writer, json.dumps([obj.id, cause]).encode() + b"\n")

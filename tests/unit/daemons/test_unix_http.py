@@ -134,9 +134,10 @@ def endless_100(connection: socket.socket, _: bytes) -> None:
 def test_the_deadline_is_for_the_whole_request(serve: Serve, answer: Callable[[socket.socket, bytes], None]) -> None:
     host = serve(answer)
     start = time.monotonic()
-    with pytest.raises(Unreadable, match="no answer in time"):
+    # From 3.14 on, http.client itself has enough of endless interim answers.
+    with pytest.raises(Unreadable, match="no answer in time|interim responses"):
         get(host, 0.3)
-    assert 0.2 < time.monotonic() - start < 2
+    assert time.monotonic() - start < 2
 
 
 def test_a_stopped_daemon_with_a_full_backlog(tmp_path: pathlib.Path) -> None:
