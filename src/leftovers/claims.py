@@ -272,18 +272,19 @@ def shares_mounts(reason: str, rank: int = 0) -> Rule:
     return rule
 
 
-def sees_mount(reason: str, rank: int = 0) -> Rule:
-    """A process of a container in which a file system is mounted that is proven the product's, and that was made
-    for its instances (the device number is that one mount's own: tmpfs, loop)."""
+def given(*points: str, reason: str, rank: int = 0) -> Rule:
+    """A process of a container that was given a proven mount of the product, at a place where only the product
+    puts it. The place counts: a container of somebody else may have all of the host's root mounted somewhere
+    (`docker run -v /:/host`), and the product's mounts in it."""
 
     def rule(obj: Object, case: Case) -> Finding | None:
-        devices = obj.facts.get("mount_devices")
-        if not devices or not obj.facts["nested"]:
+        if not obj.facts["nested"]:
             return None
-        for mount in case.proven("mount"):
-            if mount.facts["fstype"] == "tmpfs" and mount.facts["root"] == "/" and mount.facts["majmin"] in devices:
-                said = Evidence("kernel", f"has {mount.facts['point']} ({mount.facts['majmin']}) mounted")
-                return Finding(reason, (said,), rank=rank)
+        seen = {majmin: point for majmin, point in obj.facts.get("mount_points", ()) if point in points}
+        for mount in case.proven("mount") if seen else ():
+            if mount.facts["majmin"] in seen and mount.facts["fstype"] == "tmpfs":
+                said = f"has {mount.facts['point']} mounted at {seen[mount.facts['majmin']]}"
+                return Finding(reason, (Evidence("kernel", said),), rank=rank)
         return None
 
     return rule

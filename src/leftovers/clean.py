@@ -70,7 +70,7 @@ def carry_out(
         if all(tried.get(action.id) == action.object.identity for action in todo.doing()) or deadline.passed():
             break
         memory = write_down(ledger, products, seen, run)
-    finish(ledger, memory, todo)
+    finish(ledger, memory, todo, plan(seen, names, data=True, force=run.force))
     return Report(tuple(outcomes.values()), todo, seen)
 
 
@@ -86,14 +86,14 @@ def write_down(ledger: Ledger, products: Sequence[Product], seen: Survey, run: R
     return memory
 
 
-def finish(ledger: Ledger, memory: Mapping[str, Memory], after: Plan) -> None:
-    """The run has come to its end. What is left keeps its evidence; where nothing is left, old names in the ledger
-    could only mislead a later look."""
+def finish(ledger: Ledger, memory: Mapping[str, Memory], after: Plan, possible: Plan) -> None:
+    """The run has come to its end. What is left keeps its evidence, and so does what could still be asked for
+    (`possible`: volumes that go with --data); where there is nothing, old names could only mislead a later look."""
     for name, held in memory.items():
         left = [action for action in after.left() if action.product == name]
         ledger.log(name, "end", left=[action.id for action in left])
         try:
-            if left:
+            if left or any(action.product == name for action in possible.doing()):
                 ledger.write(replace(held, run=None))
             else:
                 ledger.write(Memory(name, held.boot_id, now(), held.presence))

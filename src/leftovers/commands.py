@@ -169,7 +169,7 @@ def refuse_installed(named: Sequence[str], products: Sequence[Product], seen: Su
         if product.name in named and seen.presence[product.name] is Presence.INSTALLED:
             raise Refusal(
                 product.name,
-                "is installed, so nothing of it is left over",
+                f"is installed ({seen.because[product.name]}), so nothing of it is left over",
                 f"apt purge {product.packages[0]}, or leftovers clean {product.name} --force",
             )
 

@@ -61,9 +61,8 @@ def action_for(claim: Claim, present: Presence, data: bool) -> Action:
         if data:
             verb = Verb.REMOVE
         else:
-            reason = f"{claim.reason}: kept, the package is removed but not purged" if claim.role is Role.DATA else (
-                f"{claim.reason}: kept, at a place that the administrator chose"
-            )  # fmt: skip
+            why = ", the package is removed but not purged" if claim.role is Role.DATA else ""
+            reason = f"{claim.reason}: kept{why}"
             advice = again
     elif claim.role in (Role.LIVE, Role.DATA, Role.EXTERNAL):
         reason = f"{claim.reason}: in use, {claim.product} is installed"

@@ -24,6 +24,7 @@ class Survey:
     listed     every object, by kind
     claims     by object id, then by product
     presence   how much of each product is installed
+    because    what says so
     records    what each product has written down
     faults     what could not be read: with any of these, the rest may not be the whole
     """
@@ -33,6 +34,7 @@ class Survey:
     listed: Mapping[str, tuple[Object, ...]]
     claims: Mapping[str, Mapping[str, Claim]]
     presence: Mapping[str, Presence]
+    because: Mapping[str, str]
     records: Mapping[str, tuple[Record, ...]]
     faults: tuple[str, ...]
 
@@ -54,19 +56,28 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
         listing = listed_by(kind, Look(host, scope, listed))
         listed[kind.name] = listing.objects
         faults += listing.faults
-    present = {product.name: presence(host, product) for product in products}
+    present = {product.name: presence(host, product, listed["process"]) for product in products}
     boot_id = host.boot_id()
     claims: dict[str, dict[str, Claim]] = {}
     for product in products:
         case = Case(
             product.name,
-            present[product.name],
+            present[product.name][0],
             listed,
             records[product.name],
             {id: claim for name, own in claims.items() for id, claim in own.items() if claim.proven},
         )
         claims[product.name] = attribute(case, product.rules, remembered(product, memory, listed, boot_id))
-    return Survey(boot_id, scope, listed, by_object(claims), present, records, tuple(dict.fromkeys(faults)))
+    return Survey(
+        boot_id,
+        scope,
+        listed,
+        by_object(claims),
+        {name: found for name, (found, _) in present.items()},
+        {name: because for name, (_, because) in present.items()},
+        records,
+        tuple(dict.fromkeys(faults)),
+    )
 
 
 def ask(
@@ -124,23 +135,31 @@ def relist(host: Host, kind: Kind, scope: Scope) -> Listing:
     return listing
 
 
-def presence(host: Host, product: Product) -> Presence:
-    """Whether a product is installed: its daemon's file is there (however it came), or dpkg says so of the package
-    that owns it."""
-    if any(host.exists(path) for path in product.daemons):
-        return Presence.INSTALLED
+def presence(host: Host, product: Product, processes: Sequence[Object]) -> tuple[Presence, str]:
+    """How much of a product is installed, and what says so. Its daemon's file is there (however it came), a daemon
+    of that name runs from a file that is there, or dpkg says so of the package that owns it."""
+    for path in product.daemons:
+        if host.exists(path):
+            return Presence.INSTALLED, f"{path} is there"
+    names = {path.rpartition("/")[2] for path in product.daemons}
+    for process in processes:
+        exe = process.facts["exe"]
+        if exe.rpartition("/")[2] in names and not process.facts["nested"]:
+            return Presence.INSTALLED, f"pid {process.key} runs {exe}"
     if host.root:
-        return Presence.ABSENT
+        return Presence.ABSENT, ""
     states = dpkg.status(product.packages)
     if "installed" in states.values():
         # A metapackage may have such a name, and the daemon's file may have been lost: what counts is whose it is.
         owners = {package for names in dpkg.owners(product.daemons).values() for package in names}
         states.update(dpkg.status([*owners]) if owners else {})
-        if any(states.get(package) == "installed" for package in owners):
-            return Presence.INSTALLED
-    if any(state not in ("not-installed", "installed") for state in states.values()):
-        return Presence.REMOVED
-    return Presence.ABSENT
+        for package in owners:
+            if states.get(package) == "installed":
+                return Presence.INSTALLED, f"dpkg has {package} installed"
+    for package, state in states.items():
+        if state not in ("not-installed", "installed"):
+            return Presence.REMOVED, f"dpkg has {package} as {state}"
+    return Presence.ABSENT, ""
 
 
 def remembered(

@@ -32,6 +32,9 @@ assert libc.unshare(0x20000000 | 0x40000000 | 0x20000) == 0
 child = os.fork()
 if child == 0:
     libc.mount(None, b"/", None, 0x4000 | (1 << 18), None)
+    assert libc.mount(b"none", b"/dev", b"tmpfs", 0, None) == 0
+    os.mkdir("/dev/incus")
+    assert libc.mount(b"/var/lib/incus/guestapi", b"/dev/incus", None, 0x1000, None) == 0
     into(f"lxc.payload.{name}")
     while not os.path.exists(pid_file + ".go"):
         time.sleep(0.005)
@@ -126,7 +129,7 @@ def admin() -> dict[str, subprocess.Popen[bytes]]:
     return {
         "look-alike": spawn(copy("/run/lab/fake/sleeper"), [f"[lxc monitor] {DIRECTORY}/containers c1"]),
         "dnsmasq": spawn(copy("/run/lab/fake/dnsmasq"), ["dnsmasq", "--interface=br-lan", "--conf-file=/etc/lan"]),
-        "sleeper": spawn(copy("/run/lab/fake/incusd"), ["/usr/libexec/incus/incusd", "--group", "incus-admin"]),
+        "sleeper": spawn(copy("/run/lab/fake/incus-agent"), ["/usr/libexec/incus/incusd", "--group", "incus-admin"]),
     }
 
 

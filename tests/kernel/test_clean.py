@@ -92,6 +92,20 @@ def test_an_installed_product_is_refused_and_nothing_changes(capsys: pytest.Capt
 
 
 @private
+def test_a_daemon_that_runs_from_another_place_is_an_installed_product(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    incus_like.write("/var/lib/incus/database/local.db")
+    before = settled()
+    assert leftovers("clean", "incus", "--yes") == 0
+    assert_same(settled(), before)  # its data, with a database: nobody purged that
+    daemon = incus_like.spawn(incus_like.copy("/run/lab/build/incusd"), ["incusd"])
+    assert leftovers("clean", "incus", "--yes", "--data") == 4
+    assert f"pid {daemon.pid} runs /run/lab/build/incusd" in capsys.readouterr().err
+    assert os.path.exists("/var/lib/incus/database/local.db")
+
+
+@private
 def test_without_a_terminal_clean_wants_yes(capsys: pytest.CaptureFixture[str]) -> None:
     incus_like.prepare()
     incus_like.admin()
@@ -209,8 +223,10 @@ def test_volumes_outside_stay_until_they_are_asked_for(capsys: pytest.CaptureFix
     assert plan(capsys)["file:/srv/pool/containers"]["action"] == "keep"
     assert leftovers("clean", "incus", "--yes") == 0
     assert os.path.exists("/srv/pool/containers/c1/rootfs/etc/hostname")
-    leftovers("scan", "incus")
-    assert "/srv/pool/containers" not in capsys.readouterr().out.rpartition("failed")[2], "nothing remembers it now"
+    assert plan(capsys)["file:/srv/pool/containers"]["advice"] == "leftovers clean incus --data"
+    assert leftovers("clean", "incus", "--yes", "--data") == 0
+    assert os.listdir("/srv/pool") == ["mine"]
+    assert plan(capsys).keys() & {"file:/srv/pool", "file:/srv/pool/containers"} == set(), "nothing to remember now"
 
 
 @private

@@ -64,7 +64,8 @@ def arrive(package: Path) -> Callable[[Machine], None]:
 
     def install(m: Machine) -> None:
         m.put(package, f"/tmp/{package.name}")
-        m.run(["apt-get", "install", "-y", "-q", "--no-download", f"/tmp/{package.name}"])
+        # Not --no-download: with it, apt 3.0 fails on a package that is a file ("Pathname ... is not absolute").
+        m.run(["apt-get", "install", "-y", "-q", f"/tmp/{package.name}"])
         m.run(["rm", f"/tmp/{package.name}"])
 
     return install

@@ -65,7 +65,7 @@ def survey(*claims: Claim, faults: tuple[str, ...] = ()) -> Survey:
     from leftovers.model import Scope
 
     by_object = {claim.object.id: {claim.product: claim} for claim in claims}
-    return Survey("boot", Scope(), {}, by_object, {"incus": Presence.ABSENT}, {"incus": ()}, faults)
+    return Survey("boot", Scope(), {}, by_object, {"incus": Presence.ABSENT}, {}, {"incus": ()}, faults)
 
 
 def test_the_order_is_that_of_a_safe_removal_and_always_the_same() -> None:

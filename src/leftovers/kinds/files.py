@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -28,13 +29,14 @@ TYPES = {
 RESOLVE = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
 # A tree is looked through for anything but directories up to this many entries.
 HOLLOW_LIMIT = 1000
+NAMES = 200
 # Directories open at once while a tree is removed.
 DEPTH = 200
 
 
 class Files(Kind):
     """Facts of a file: path, type, target (of a symlink), mounted (it is a mount point), mounts (mount points below
-    it), hollow (a directory tree with no file in it), empty.
+    it), hollow (a directory tree with no file in it), entries (names in a directory, the first NAMES of them).
 
     `only_hollow`, when a product put it there, limits the removal to directories: nothing that is a file goes.
     """
@@ -81,18 +83,18 @@ def describe(host: Host, path: str, status: os.stat_result, points: Sequence[str
         "mounted": path in points,
         "mounts": sorted(point for point in points if below(point, path) and point != path),
         "hollow": kind == "directory" and hollow(host.path(path)),
-        "empty": kind == "directory" and empty(host.path(path)),
+        "entries": entries_of(host.path(path)) if kind == "directory" else [],
     }
     # Not st_dev: the number of a disk may differ at the next boot, and this identity is to outlive it.
     return Object("file", path, (path, kind, status.st_ino), facts)
 
 
-def empty(path: str) -> bool:
+def entries_of(path: str) -> list[str]:
     try:
         with os.scandir(path) as entries:
-            return next(entries, None) is None
+            return sorted(entry.name for entry in itertools.islice(entries, NAMES))
     except OSError:
-        return False
+        return []
 
 
 def hollow(path: str) -> bool:

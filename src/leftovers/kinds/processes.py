@@ -27,8 +27,9 @@ class Processes(Kind):
     pid, ppid, start (clock ticks since boot), exe (as the kernel says it, with " (deleted)"), argv, uid,
     cgroup (path in cgroup2, "" if none), pidns, mntns, netns (inodes), nested (in another pid namespace than
     ours), self (this process or one of its ancestors). The first process of each foreign mount namespace also
-    has mount_root (what is mounted at its "/": [major:minor, path in that file system]) and mount_devices
-    (major:minor of all that is mounted there): how a container's processes are tied to its root file system.
+    has mount_root (what is mounted at its "/": [major:minor, path in that file system]), mount_devices
+    (major:minor of all that is mounted there) and mount_points ([major:minor, mount point] of what is mounted in our
+    namespace too): how a container's processes are tied to its root file system and to what it was given.
     `abrupt`, when a product put it there, means that it is not asked first.
     """
 
@@ -44,6 +45,7 @@ class Processes(Kind):
         home = {name: namespace(host, "self", name) for name in NAMESPACES}
         seen_mntns = {home["mnt"]}
         above = ancestors(host)
+        ours = {mount.majmin for mount in mountinfo.parse(host.read_bytes("/proc/self/mountinfo"))}
         objects = []
         for process in psutil.process_iter(["pid", "ppid", "uids"]):
             info = process.info
@@ -70,7 +72,7 @@ class Processes(Kind):
             }
             if inodes["mnt"] not in seen_mntns:
                 seen_mntns.add(inodes["mnt"])
-                facts.update(mounts_of(host, pid))
+                facts.update(mounts_of(host, pid, ours))
             objects.append(Object("process", str(pid), (pid, start), facts))
         return Listing(tuple(objects))
 
@@ -195,7 +197,7 @@ def ancestors(host: Host) -> set[int]:
     return pids
 
 
-def mounts_of(host: Host, pid: int) -> dict[str, object]:
+def mounts_of(host: Host, pid: int, ours: set[str]) -> dict[str, object]:
     try:
         mounts = mountinfo.parse(host.read_bytes(f"/proc/{pid}/mountinfo"))
     except OSError:
@@ -204,4 +206,5 @@ def mounts_of(host: Host, pid: int) -> dict[str, object]:
     return {
         "mount_root": [root.majmin, root.root] if root else [],
         "mount_devices": sorted({mount.majmin for mount in mounts}),
+        "mount_points": [[mount.majmin, mount.point] for mount in mounts if mount.majmin in ours],
     }

@@ -60,7 +60,7 @@ def unit(obj: Object, case: Case) -> Finding | None:
 
 
 def directory(obj: Object, case: Case) -> Finding | None:
-    if obj.key not in POINTS or obj.facts["type"] != "directory" or not (obj.facts["empty"] or obj.facts["mounted"]):
+    if obj.key not in POINTS or obj.facts["type"] != "directory" or (obj.facts["entries"] and not obj.facts["mounted"]):
         return None
     for claim in case.claims.values():
         if claim.object.kind == "mount" and claim.role is Role.ADMIN:

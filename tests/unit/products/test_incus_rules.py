@@ -142,11 +142,14 @@ def test_the_same_path_on_another_file_system_proves_nothing(host: HostOf) -> No
     assert host.proven() == set()
 
 
-def test_a_payload_in_an_external_pool_is_known_by_incus_own_mount_in_it(host: HostOf) -> None:
+def test_a_payload_in_an_external_pool_is_known_by_what_incus_mounted_in_it(host: HostOf) -> None:
     host.mount("/var/lib/incus/guestapi", "0:54")
-    host.process(10, "/init", "init", nested=True, mntns=6, mount_root=["8:1", "/srv/pool/containers/c4/rootfs"], mount_devices=["0:54", "8:1"])
-    host.process(11, "/init", "init", nested=True, mntns=7, mount_root=["8:1", "/srv/other"], mount_devices=["0:60", "8:1"])
-    assert "process:10" in host.proven() and "process:11" not in host.proven()
+    elsewhere = ["8:1", "/srv/pool/containers/c4/rootfs"]
+    host.process(10, "/init", "init", nested=True, mntns=6, mount_root=elsewhere, mount_points=[["0:54", "/dev/incus"]])
+    # `docker run -v /:/host` has it too, at another place; and so would who mounts his own there.
+    host.process(11, "/init", "sh", nested=True, mntns=7, mount_points=[["0:54", "/host/var/lib/incus/guestapi"]])
+    host.process(12, "/init", "sh", nested=True, mntns=8, mount_points=[["0:99", "/dev/incus"]])
+    assert {"process:10", "mount:/var/lib/incus/guestapi"} == host.proven()
 
 
 # -- cgroups --------------------------------------------------------------------------------------------------------
@@ -424,7 +427,7 @@ def test_apparmor_names_that_incus_makes(host: HostOf) -> None:
 
 
 def file(host: HostOf, path: str, type: str = "directory", **facts: Any) -> None:
-    host.add("file", path, (path, type, 1), path=path, type=type, **{"target": "", "mounted": False, "mounts": [], "hollow": False, "empty": False, **facts})
+    host.add("file", path, (path, type, 1), path=path, type=type, **{"target": "", "mounted": False, "mounts": [], "hollow": False, "entries": [], **facts})
 
 
 def test_directories_and_what_only_looks_like_them(host: HostOf) -> None:
@@ -434,6 +437,12 @@ def test_directories_and_what_only_looks_like_them(host: HostOf) -> None:
     assert host.proven() == {f"file:{path}" for path in ("/var/lib/incus", "/var/log/incus", "/var/cache/incus", "/run/incus", "/run/lxc")}
     file(host, "/usr/bin/lxc-start", "file")
     assert "file:/run/lxc" not in host.proven(), "LXC uses it"
+
+
+def test_a_directory_with_its_database_was_never_purged(host: HostOf) -> None:
+    # Incus from a source that we do not know: what a purge would have deleted is there, so there was none.
+    file(host, "/var/lib/incus", entries=["containers", "database", "networks"])
+    assert host.claims()["file:/var/lib/incus"].role is Role.EXTERNAL
 
 
 def test_volumes_at_the_administrator_s_place(host: HostOf) -> None:

@@ -40,7 +40,8 @@ PRODUCT = Product(
             claims.child_of("a container's init", rank=1),
             claims.in_cgroup("a container's process", rank=1),
             claims.rooted_below(f"{DIRECTORY}/storage-pools", "a container's process", rank=1),
-            claims.sees_mount("a container's process", rank=1),
+            # device/disk.go and driver_lxc.go: guestapi and the instance's part of shmounts.
+            claims.given("/dev/incus", "/dev/.incus-mounts", reason="a container's process", rank=1),
             claims.shares_mounts("a container's process", rank=1),
             claims.runs_on(
                 (f"{DIRECTORY}/networks",), "dnsmasq", reason="the DHCP and DNS server of a network", rank=3

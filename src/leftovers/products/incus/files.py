@@ -22,6 +22,11 @@ def directory(obj: Object, case: Case) -> Finding | None:
     for declared in DIRECTORIES:
         if obj.key == declared.path:
             reason = "a directory of Incus" if obj.facts["type"] == "directory" else f"a {obj.facts['type']} of Incus"
+            if obj.key == DIRECTORY and "database" in obj.facts["entries"]:
+                # A purge deletes the database first of all. Whoever has one either did not purge, or has an Incus
+                # that did not come from a package.
+                said = Evidence("disk", f"{DIRECTORY}/database is there: no purge of the package has been here")
+                return Finding("Incus' data, with its database", (said,), role=Role.EXTERNAL)
             return Finding(reason, (Evidence("package", declared.source),), role=declared.role)
     return None
 
@@ -38,7 +43,7 @@ def lock_parents(obj: Object, case: Case) -> Finding | None:
 
 
 def dnsmasq_directory(obj: Object, case: Case) -> Finding | None:
-    if obj.key != "/etc/dnsmasq.d" or not obj.facts["empty"]:
+    if obj.key != "/etc/dnsmasq.d" or obj.facts["type"] != "directory" or obj.facts["entries"]:
         return None
     said = (Evidence("package", "incus-base's postinst makes it if it is not there, and nothing removes it"),)
     return Finding("an empty directory that Incus may have made", said, role=Role.SYSTEM, advice="rmdir /etc/dnsmasq.d")

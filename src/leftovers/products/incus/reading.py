@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,18 +39,30 @@ def read_disk(look: Look) -> tuple[list[Record], list[str]]:
 
 
 def read_kernel(look: Look) -> tuple[list[Record], list[str]]:
-    """Pools that are still mounted tell their source: the bind mount of a directory elsewhere
-    (storage/drivers/driver_dir.go, Mount)."""
-    mounts = Case("incus", Presence.ABSENT, look.listed).mounts()
-    records = []
-    for mount in mounts:
+    """Where pools have their sources, as mounts tell it: the bind mount of a directory elsewhere
+    (storage/drivers/driver_dir.go, Mount), and the root file system of a running container."""
+    case = Case("incus", Presence.ABSENT, look.listed)
+    sources: dict[str, tuple[str, str]] = {}
+    for mount in case.mounts():
         parent, _, name = mount.point.rpartition("/")
         if parent == f"{DIRECTORY}/storage-pools":
-            source = host_path(mounts, mount.majmin, mount.root, avoid=DIRECTORY)
-            if source and source != "/":
-                driver = "dir" if mount.fstype not in ("btrfs", "zfs") else mount.fstype
-                records.append(Record("pool", name, "kernel", {"driver": driver, "source": source, "config": {}}))
-    return records, []
+            source = host_path(case.mounts(), mount.majmin, mount.root, avoid=DIRECTORY)
+            if source:
+                sources[source] = (name, mount.fstype if mount.fstype in ("btrfs", "zfs") else "dir")
+    for process in case.objects("process"):
+        parent_process = case.process(process.facts["ppid"])
+        # LXD's pools look the same inside: only the init of a monitor of ours tells.
+        if parent_process is None or parent_process.facts["nested"] or real_exe(parent_process) not in DAEMONS:
+            continue
+        majmin, root = (process.facts.get("mount_root") or ["", ""])[:2]
+        match = re.fullmatch(r"(/.+)/containers/[^/]+/rootfs", root)
+        source = host_path(case.mounts(), majmin, match[1], avoid=DIRECTORY) if match else None
+        if source and not below(source, DIRECTORY):
+            sources.setdefault(source, (source, "dir"))
+    return [
+        Record("pool", name, "kernel", {"driver": driver, "source": source, "config": {}})
+        for source, (name, driver) in sources.items()
+    ], []
 
 
 def is_daemon(process: Object) -> bool:
