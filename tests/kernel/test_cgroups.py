@@ -13,7 +13,7 @@ ROOT = "/sys/fs/cgroup"
 
 
 @private
-def test_a_tree_with_processes_goes_and_its_neighbour_stays() -> None:
+def test_trap_0_10_a_tree_with_processes_goes_and_its_neighbour_stays() -> None:
     for path in ("/lxc.payload.c1/init.scope", "/lxc.payload.c1/system.slice/a.service", "/lxc.payload.c10"):
         os.makedirs(ROOT + path)
     going = [sleeper(cgroup="/lxc.payload.c1/init.scope") for _ in range(5)]

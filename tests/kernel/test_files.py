@@ -36,7 +36,7 @@ def test_a_tree_goes_and_a_sibling_with_the_same_prefix_stays() -> None:
 
 
 @private
-def test_a_bind_mount_of_the_same_file_system_is_not_crossed() -> None:
+def test_trap_0_4_a_bind_mount_of_the_same_file_system_is_not_crossed() -> None:
     # rm --one-file-system crosses it, shutil.rmtree and os.RemoveAll do: the administrator's files are gone then.
     write("/srv/admin/precious")
     write("/srv/incus/pool/other")

@@ -175,7 +175,7 @@ def test_a_container_s_own_mounts_are_not_listed() -> None:
 
 
 @private
-def test_a_stopped_fuse_server_does_not_hang_the_run() -> None:
+def test_trap_3_a_dead_fuse_server_does_not_hang_the_run() -> None:
     if not os.path.exists("/dev/fuse"):
         raise AssertionError("this machine has no /dev/fuse")
     os.makedirs("/srv/incus/fuse")

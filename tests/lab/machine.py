@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -319,7 +320,8 @@ class Machine:
         self.base = base(self.recipe)
         scratch = Path(os.environ.get("LEFTOVERS_LAB_SCRATCH", "/var/tmp"))
         reap(scratch)
-        self.directory = Path(tempfile.mkdtemp(prefix="leftovers-lab.", dir=scratch))
+        self.directory = scratch / f"leftovers-lab.{secrets.token_hex(4)}"
+        self.directory.mkdir(mode=0o700)
         self.lock = lock(self.directory)
         self.root = self.directory / "root"
         self.root.mkdir()
@@ -350,7 +352,7 @@ class Machine:
                     "--quiet",
                     f"--directory={self.root}",
                     # its own name on the machine: nspawn shares a directory in /run between hosts of one name
-                    f"--machine={self.directory.name.replace('_', '-')}",
+                    f"--machine={self.directory.name}",
                     "--hostname=lab",
                     "--register=no",
                     "--keep-unit",
@@ -570,7 +572,7 @@ def reap(scratch: Path) -> None:
     """Remove the hosts of test processes that were killed: their directories are there and nobody holds the lock."""
     for directory in scratch.glob("leftovers-lab.*"):
         if time.time() - directory.stat().st_mtime < 10:
-            continue  # perhaps between its mkdtemp and its lock
+            continue  # perhaps between its mkdir and its lock
         try:
             held = lock(directory)
         except OSError:

@@ -155,7 +155,7 @@ def test_children_before_parents_before_namespaces(root: Path, writes: list[byte
     assert os.listdir(root / BASE / "policy/namespaces") == []
 
 
-def test_a_profile_in_use_is_refused(root: Path, writes: list[bytes]) -> None:
+def test_trap_0_9_a_profile_in_use_is_refused(root: Path, writes: list[bytes]) -> None:
     objects = survey(root)
     # Both came after the survey: what counts is who is confined now.
     process(root, 20, f"{C1}//hat (enforce)")

@@ -1,0 +1,63 @@
+"""lxcfs is for everybody: it goes only when its package is gone and nobody has it mounted any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from leftovers.claims import Case, attribute
+from leftovers.model import Claim, Evidence, Object, Presence, Role
+from leftovers.products import load
+
+LXCFS = load("lxcfs")
+HOME = ["8:1", "/"]
+
+
+def mount(point: str, majmin: str, fstype: str, root: str = "/") -> Object:
+    facts = {"id": 1, "parent": 0, "majmin": majmin, "root": root, "point": point, "options": "", "shared": 1, "master": 0,
+             "fstype": fstype, "source": fstype, "host": True, "ns": 1, "pid": 0, "configured": ""}  # fmt: skip
+    return Object("mount", point, (point,), facts)
+
+
+def process(pid: int, exe: str, **facts: Any) -> Object:
+    known = {"pid": pid, "ppid": 1, "exe": exe, "argv": [exe], "nested": False, "cgroup": "/", "netns": 1, "mntns": 1}
+    return Object("process", str(pid), (pid, 1), {**known, **facts})
+
+
+def claims(*processes: Object, elsewhere: dict[str, Claim] | None = None) -> dict[str, Claim]:
+    listed = {
+        "mount": (mount("/", "8:1", "ext4"), mount("/var/lib/lxcfs", "0:77", "fuse.lxcfs")),
+        "process": (process(10, "/usr/bin/lxcfs (deleted)"), *processes),
+        "unit": (Object("unit", "lxcfs.service", ("u",), {"load": "not-found", "active": "active", "sub": "running", "cgroup": ""}),),
+        "file": (Object("file", "/var/lib/lxcfs", ("f",), {"type": "directory", "entries": [], "mounted": True}),),
+    }
+    return attribute(Case("lxcfs", Presence.ABSENT, listed, (), elsewhere or {}), LXCFS.rules, {})
+
+
+def user(pid: int = 20, root: list[str] | None = None) -> Object:
+    return process(pid, "/init", nested=True, mount_root=root or ["8:1", "/srv/rootfs"], mount_devices=["0:77", "8:1"])
+
+
+def test_it_goes_when_nobody_uses_it() -> None:
+    found = claims()
+    assert set(found) == {"mount:/var/lib/lxcfs", "process:10", "unit:lxcfs.service", "file:/var/lib/lxcfs"}
+    assert {claim.role for claim in found.values()} == {Role.LIVE}
+
+
+def test_it_stays_for_a_container_of_somebody_else() -> None:
+    found = claims(user())
+    assert {claim.role for claim in found.values()} == {Role.ADMIN}
+    assert any("pid 20" in said.text for said in found["process:10"].evidence)
+
+
+def test_a_container_that_is_about_to_go_is_no_user() -> None:
+    going = user()
+    claim = Claim("incus", going, Role.LIVE, True, "", (Evidence("kernel", ""),))
+    assert {claim.role for claim in claims(going, elsewhere={going.id: claim}).values()} == {Role.LIVE}
+
+
+@pytest.mark.parametrize("exe", ["/usr/lib/systemd/systemd-logind", "/usr/sbin/named"])
+def test_a_service_with_a_copy_of_the_host_s_mounts_is_no_user(exe: str) -> None:
+    service = process(30, exe, mount_root=HOME, mount_devices=["0:77", "8:1"])
+    assert {claim.role for claim in claims(service).values()} == {Role.LIVE}
