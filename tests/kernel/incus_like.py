@@ -119,7 +119,12 @@ def admin() -> dict[str, subprocess.Popen[bytes]]:
     sh("ip", "link", "add", "br-lan", "type", "bridge")
     sh("ip", "link", "set", "br-lan", "up")
     sh("ip", "link", "add", "vethdeadbeef", "type", "veth", "peer", "name", "veth0badcafe")
-    sh("nft", "-f", "-", stdin="table inet admin {\n chain c {\n counter\n }\n}\ntable ip incusadmin {\n chain c {\n }\n}\n")
+    sh(
+        "nft",
+        "-f",
+        "-",
+        stdin="table inet admin {\n chain c {\n counter\n }\n}\ntable ip incusadmin {\n chain c {\n }\n}\n",
+    )
     tmpfs("/srv/admin")
     sh("mount", "--make-shared", "/srv/admin")
     tmpfs("/srv/admin/sub")
@@ -169,12 +174,13 @@ def state() -> dict[str, list[str]]:
     with open("/proc/self/mountinfo") as file:
         mounts = sorted(line.split()[4] for line in file)
     links = sorted(line.split(":")[1].split("@")[0].strip() for line in sh("ip", "-o", "link").splitlines())
-    masters = [line.split()[1].strip(":").split("@")[0] for line in sh("ip", "-o", "link").splitlines() if "master br-lan" in line]
-    files = [
-        path
-        for path in sh("find", "/srv", "/run/incus", "/run/lxc", "/var/lib/incus", "/var/lib/incus-backup",
-                       "/var/log/incus", "/var/cache/incus", check=False).splitlines()
-    ]  # fmt: skip
+    masters = [
+        line.split()[1].strip(":").split("@")[0]
+        for line in sh("ip", "-o", "link").splitlines()
+        if "master br-lan" in line
+    ]
+    names = ("/srv", "/run/incus", "/run/lxc", "/var/lib/incus", "/var/lib/incus-backup", "/var/log/incus")
+    files = sh("find", *names, "/var/cache/incus", check=False).splitlines()
     return {
         "mounts": mounts,
         "links": links,

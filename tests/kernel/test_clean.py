@@ -67,8 +67,8 @@ def test_every_object_says_why_and_by_what_evidence(capsys: pytest.CaptureFixtur
         assert entry["action"] in ("remove", "keep", "return")
     removed = {id for id, entry in found.items() if entry["action"] == "remove"}
     for id in ("link:incusbr0", "link:veth00000001", "link:veth00000002", "nft:inet incus", "cgroup:/lxc.payload.c1",
-               "cgroup:/lxc.pivot", "mount:/var/lib/incus/shmounts", "mount:/var/lib/incus/devices/c1/disk.data.mnt/sub",
-               "file:/var/lib/incus", "file:/run/incus", "file:/run/lxc"):  # fmt: skip
+               "cgroup:/lxc.pivot", "mount:/var/lib/incus/shmounts",
+               "mount:/var/lib/incus/devices/c1/disk.data.mnt/sub", "file:/var/lib/incus", "file:/run/incus", "file:/run/lxc"):  # fmt: skip
         assert id in removed, id
     for process in bystanders.values():
         assert f"process:{process.pid}" not in removed
@@ -181,7 +181,9 @@ def test_the_administrator_s_link_that_a_container_was_given_comes_home(capsys: 
 
 
 @private
-def test_an_admin_s_process_in_a_container_s_namespace_survives_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_admin_s_process_in_a_container_s_namespace_survives_and_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     incus_like.prepare()
     incus_like.admin()
     incus_like.incus(1)

@@ -165,7 +165,21 @@ def test_who_holds_a_tap_open() -> None:
 @private
 def test_a_lent_link_comes_home_with_its_name_mtu_and_address() -> None:
     process = container()
-    sh("ip", "link", "add", "phys0", "address", "02:00:00:00:00:01", "mtu", "1400", "type", "veth", "peer", "name", "other0")
+    sh(
+        "ip",
+        "link",
+        "add",
+        "phys0",
+        "address",
+        "02:00:00:00:00:01",
+        "mtu",
+        "1400",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "other0",
+    )
     sh("ip", "link", "set", "phys0", "netns", str(process.pid))
     sh("nsenter", "-t", str(process.pid), "-n", "ip", "link", "set", "phys0", "name", "eth0", "mtu", "1300", "up")
     netns = os.stat(f"/proc/{process.pid}/ns/net").st_ino
@@ -185,10 +199,25 @@ def test_a_lent_link_whose_name_is_taken_comes_home_under_another() -> None:
     sh("ip", "link", "set", "phys0", "netns", str(process.pid))
     sh("ip", "link", "add", "phys0", "type", "bridge")
     netns = os.stat(f"/proc/{process.pid}/ns/net").st_ino
-    assert act("link", [links()[f"{netns}/phys0"]], Verb.RETURN) == {}
+    lent = links()[f"{netns}/phys0"]
+    assert (lent.facts["peer"], lent.facts["peer_netns"]) == ("other0", os.stat("/proc/self/ns/net").st_ino)
+    assert act("link", [replace(lent, facts={**lent.facts, "home_name": "phys0"})], Verb.RETURN) == {}
     found = links()
     assert found["phys0"].facts["type"] == "bridge"
-    assert found["other0"].facts["peer"].startswith("back")
+    assert found["other0"].facts["peer"] == f"back{lent.facts['index']}"
+
+
+@private
+def test_links_that_come_and_go_while_they_are_listed() -> None:
+    churn = subprocess.Popen(
+        ["sh", "-c", "while :; do ip link add c0 type veth peer name c1; ip link del c0; sleep 0.1; done"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    sh("ip", "-batch", "-", stdin="".join(f"link add a{number} type bridge\n" for number in range(100)))
+    for _ in range(25):
+        assert len([name for name in links() if name.startswith("a")]) == 100
+    churn.kill()
+    churn.wait()
 
 
 @private

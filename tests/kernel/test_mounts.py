@@ -24,9 +24,7 @@ def points() -> set[str]:
 
 
 def mounts(directory: str) -> list[Object]:
-    return [
-        obj for obj in look("mount")["mount"].values() if mountinfo.below(obj.facts["point"], directory)
-    ]
+    return [obj for obj in look("mount")["mount"].values() if mountinfo.below(obj.facts["point"], directory)]
 
 
 def tmpfs(point: str) -> None:
@@ -86,7 +84,16 @@ def test_a_mount_below_which_a_kept_one_stands_stays_too() -> None:
 
 @private
 def test_names_with_blanks_newlines_and_backslashes() -> None:
-    names = ["with space", "with\nnewline", "with\ttab", "back\\slash", "\\040", "h#sh", "uml\u00e4ut", b"\xff".decode("utf-8", "surrogateescape")]
+    names = [
+        "with space",
+        "with\nnewline",
+        "with\ttab",
+        "back\\slash",
+        "\\040",
+        "h#sh",
+        "uml\u00e4ut",
+        b"\xff".decode("utf-8", "surrogateescape"),
+    ]
     for name in names:
         tmpfs(f"/srv/incus/{name}")
     tmpfs("/srv/other/with space")
@@ -167,9 +174,8 @@ def test_a_container_s_own_mounts_are_not_listed() -> None:
     for name in ("bin", "lib", "lib64"):
         os.symlink(f"usr/{name}", f"/srv/root/{name}")
     sh("mount", "--bind", "/usr", "/srv/root/usr")
-    container = subprocess.Popen(
-        ["unshare", "-m", "sh", "-c", "mount --make-rprivate / && cd /srv/root && pivot_root . old && exec /bin/sleep 1000"]
-    )  # fmt: skip
+    pivot = "mount --make-rprivate / && cd /srv/root && pivot_root . old && exec /bin/sleep 1000"
+    container = subprocess.Popen(["unshare", "-m", "sh", "-c", pivot])
     until(lambda: os.readlink(f"/proc/{container.pid}/exe").endswith("sleep"))
     assert not [obj for obj in look("mount")["mount"].values() if not obj.facts["host"]]
 
@@ -197,7 +203,8 @@ def hanging_fuse(point: str) -> subprocess.Popen[bytes]:
         "import ctypes, os, time\n"
         "fd = os.open('/dev/fuse', os.O_RDWR)\n"
         f"data = f'fd={{fd}},rootmode=40000,user_id=0,group_id=0'.encode()\n"
-        f"assert ctypes.CDLL(None, use_errno=True).mount(b'dead', {os.fsencode(point)!r}, b'fuse.lxcfs', 0, data) == 0\n"
+        "libc = ctypes.CDLL(None)\n"
+        f"assert libc.mount(b'dead', {os.fsencode(point)!r}, b'fuse.lxcfs', 0, data) == 0\n"
         "time.sleep(1000)\n"
     )
     server = subprocess.Popen(["/usr/bin/python3", "-c", program])

@@ -34,8 +34,7 @@ def act(kind: str, objects: Iterable[Object], verb: Verb = Verb.REMOVE, seconds:
     """One kind's act, returning the causes of failures by object key."""
     chosen = next(other for other in survey_order() if other.name == kind)
     return {
-        id.partition(":")[2]: cause
-        for id, cause in chosen.act(HOST, verb, list(objects), Deadline(seconds)).items()
+        id.partition(":")[2]: cause for id, cause in chosen.act(HOST, verb, list(objects), Deadline(seconds)).items()
     }
 
 
@@ -49,6 +48,7 @@ def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
 
 def sleeper(*argv: str, exe: str = "", cgroup: str = "") -> subprocess.Popen[bytes]:
     """A process that sleeps, under these arguments, from this file, in this cgroup; it has begun when we return."""
+
     def enter() -> None:
         if cgroup:
             with open(f"/sys/fs/cgroup{cgroup}/cgroup.procs", "w") as file:

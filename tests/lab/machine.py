@@ -352,7 +352,7 @@ class Machine:
                     "--quiet",
                     f"--directory={self.root}",
                     # its own name on the machine: nspawn shares a directory in /run between hosts of one name
-                    f"--machine={self.directory.name}",
+                    f"--machine={self.directory.name.replace('_', '-').replace('.-', '.').strip('-')}",
                     "--hostname=lab",
                     "--register=no",
                     "--keep-unit",

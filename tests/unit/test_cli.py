@@ -18,7 +18,20 @@ def run(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("argv", [[], ["nonsense"], ["plan"], ["clean"], ["record"], ["explain"], ["plan", "windows"], ["pl", "incus"], ["scan", "--ex"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["nonsense"],
+        ["plan"],
+        ["clean"],
+        ["record"],
+        ["explain"],
+        ["plan", "windows"],
+        ["pl", "incus"],
+        ["scan", "--ex"],
+    ],
+)
 def test_usage(argv: list[str]) -> None:
     assert run(*argv).returncode == 2
 
@@ -50,12 +63,17 @@ def test_nothing_heavy_is_imported_for_help_and_version() -> None:
     )
     code = code.replace("\n", "\n")
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys\nsys.path.insert(0, {str(SOURCE)!r})\n{code}"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", f"import sys\nsys.path.insert(0, {str(SOURCE)!r})\n{code}"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_somebody_who_is_not_root_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_somebody_who_is_not_root_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert cli.main(["scan"]) == 4
     assert "sudo leftovers scan" in capsys.readouterr().err

@@ -25,7 +25,9 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(Host(str(tmp_path)))
 
 
-def record(ledger: Ledger, *claims: Claim, boot: str = "boot", records: tuple[Record, ...] = (), run: Run | None = None) -> None:
+def record(
+    ledger: Ledger, *claims: Claim, boot: str = "boot", records: tuple[Record, ...] = (), run: Run | None = None
+) -> None:
     ledger.record("incus", boot, Presence.ABSENT, {claim.object.id: claim for claim in claims}, records, run)
 
 
@@ -91,7 +93,9 @@ def test_the_document_has_a_version_and_a_newer_major_one_is_refused(ledger: Led
         ledger.memory("incus")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": "1.0"}', "\x00", '{"format_version": "1.0", "objects": 7}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"format_version": "1.0"}', "\x00", '{"format_version": "1.0", "objects": 7}']
+)
 def test_garbage_is_told_with_the_way_out(ledger: Ledger, text: str) -> None:
     with ledger.locked():
         Path(ledger.directory, "incus.json").write_text(text)

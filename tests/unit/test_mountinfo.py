@@ -5,7 +5,7 @@ from leftovers import mountinfo
 TEXT = rb"""22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 30 27 254:0 /srv/pool /var/lib/incus/storage-pools/pool2 rw shared:1 - ext4 /dev/vda rw
-31 27 0:53 / /var/lib/incus/with\040space\012and\134back rw,relatime shared:74 master:3 propagate_from:2 - tmpfs tm\040pfs rw
+31 27 0:53 / /var/lib/incus/with\040space\012and\134back rw,relatime shared:74 master:3 x:2 - tmpfs tm\040pfs rw
 32 27 254:0 /srv/gone//deleted /mnt rw - ext4 /dev/vda rw
 nonsense
 33 27 0:x rw

@@ -35,7 +35,12 @@ def test_one_version_everywhere() -> None:
 
 
 def test_every_library_that_is_imported_is_a_dependency() -> None:
-    packages = {"pyroute2": "python3-pyroute2", "psutil": "python3-psutil", "yaml": "python3-yaml", "nftables": "python3-nftables"}
+    packages = {
+        "pyroute2": "python3-pyroute2",
+        "psutil": "python3-psutil",
+        "yaml": "python3-yaml",
+        "nftables": "python3-nftables",
+    }
     depends = names(control()[1]["Depends"])
     imported = set()
     for path in (TOP / "src").rglob("*.py"):

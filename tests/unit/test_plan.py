@@ -9,7 +9,9 @@ from leftovers.survey import Survey
 PROOF = (Evidence("kernel", "seen"),)
 
 
-def claim(role: Role, *, proven: bool = True, product: str = "incus", kind: str = "link", key: str = "x", rank: int = 0) -> Claim:
+def claim(
+    role: Role, *, proven: bool = True, product: str = "incus", kind: str = "link", key: str = "x", rank: int = 0
+) -> Claim:
     return Claim(product, Object(kind, key, (key,)), role, proven, "because", PROOF, rank)
 
 

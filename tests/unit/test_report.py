@@ -15,7 +15,9 @@ def action(key: str, verb: Verb = Verb.REMOVE, counts: bool = False, kind: str =
     return Action(verb, Object(kind, key, (key,)), "incus", "a reason", PROOF, 0, advice, counts)
 
 
-def text(*actions: Action, presence: Presence = Presence.ABSENT, everything: bool = False, faults: tuple[str, ...] = ()) -> str:
+def text(
+    *actions: Action, presence: Presence = Presence.ABSENT, everything: bool = False, faults: tuple[str, ...] = ()
+) -> str:
     plan = Plan(("incus",), actions, faults)
     return report.plan_text(plan, {"incus": presence}, report.Colour("never", io.StringIO()), everything)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -16,8 +17,8 @@ from leftovers.model import Deadline, Listing, Object, Verb
 
 __all__ = ["Links"]
 
-ENODEV = 19
-EEXIST = 17
+# How often a listing that changed under way is asked for again.
+DUMPS = 20
 
 
 class Links(Kind):
@@ -53,12 +54,15 @@ class Links(Kind):
                     continue
                 try:
                     with opened(look.host, netns) as fd:
-                        answer = route.get_netnsid(fd=fd)
-                        if isinstance(answer, dict) and answer.get("nsid") is not None:
-                            nsids[answer["nsid"]] = inode
+                        nsid = nsid_of(route, fd)
+                        if nsid is not None:
+                            nsids[nsid] = inode
                         pid = (netns.facts["processes"] or [0])[0]
-                        with entered(fd), IPRoute() as inside:
-                            objects += dump(inside, inode, home, pid)
+                        with opened_home() as home_fd, entered(fd), IPRoute() as inside:
+                            found = dump(inside, inode, home, pid)
+                            # Asked afterwards: a namespace gives the host a number when one of its links needs it.
+                            home_nsid = nsid_of(inside, home_fd)
+                            objects += [{**facts, "home_nsid": home_nsid} for facts in found]
                 except FileNotFoundError:
                     continue  # its last process has ended meanwhile
                 except OSError as error:
@@ -87,14 +91,34 @@ class Links(Kind):
         return failed
 
 
+def nsid_of(route: Any, fd: int) -> int | None:
+    """The number by which the namespace of an IPRoute knows another one, if it does (RTM_GETNSID)."""
+    answer = route.get_netnsid(fd=fd)
+    nsid = answer.get("nsid") if isinstance(answer, dict) else None
+    return nsid if isinstance(nsid, int) and nsid >= 0 else None
+
+
+def whole(ask: Callable[[], Iterable[Any]]) -> list[Any]:
+    """The answer to a dump, asked again while the kernel says that it changed under way (NLM_F_DUMP_INTR).
+
+    On a host where links come and go, which is what we look at, that happens. Raises OSError."""
+    for _ in range(DUMPS):
+        try:
+            return list(ask())
+        except Exception as error:
+            if type(error).__name__ != "NetlinkDumpInterrupted":
+                raise
+    raise OSError(errno.EAGAIN, "the links change faster than they can be listed")
+
+
 def dump(route: Any, netns: int, home: int, pid: int) -> list[dict[str, Any]]:
     """All links of the namespace that an IPRoute stands in, as facts."""
     addresses: dict[int, list[str]] = {}
     if netns == home:
-        for message in route.get_addr():
+        for message in whole(route.get_addr):
             addresses.setdefault(message["index"], []).append(message.get_attr("IFA_ADDRESS"))
     found = []
-    for link in route.get_links():
+    for link in whole(route.get_links):
         info = link.get_attr("IFLA_LINKINFO")
         data = info.get_attr("IFLA_INFO_DATA") if info else None
         vlan = data.get_attr("IFLA_VLAN_ID") if data is not None and hasattr(data, "get_attr") else None
@@ -132,24 +156,19 @@ def tie_peers(objects: list[dict[str, Any]], home: int, nsids: Mapping[int, int]
     """
     index = {(facts["netns"], facts["index"]): facts for facts in objects}
     for facts in objects:
-        nsid = facts.pop("nsid")
+        nsid, home_nsid = facts.pop("nsid"), facts.pop("home_nsid", None)
         if not facts["peer_index"]:
             netns = 0
         elif nsid is None:
             netns = facts["netns"]
+        elif facts["host"]:
+            netns = nsids.get(nsid, 0)
         else:
-            netns = nsids.get(nsid, 0) if facts["host"] else 0
+            netns = home if nsid == home_nsid else 0
         other = index.get((netns, facts["peer_index"]))
         facts["peer_netns"] = netns
         facts["peer"] = other["name"] if other else ""
         facts["peer_address"] = other["address"] if other else ""
-        if facts["host"] and other is not None and not other["host"]:
-            # Seen from inside, the host's end has a number that only that namespace knows.
-            other["tied"] = [home, facts["index"]]
-    for facts in objects:
-        tied = facts.pop("tied", None)
-        if tied is not None and facts["type"] == "veth":
-            facts["peer_netns"], facts["peer"] = tied[0], index[(tied[0], tied[1])]["name"]
 
 
 def hold_taps(host: Host, objects: Sequence[dict[str, Any]]) -> None:
@@ -198,17 +217,24 @@ def opened(host: Host, netns: Object) -> Iterator[int]:
 
 
 @contextmanager
+def opened_home() -> Iterator[int]:
+    """A file descriptor of the network namespace that the calling thread is in."""
+    fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
 def entered(fd: int) -> Iterator[None]:
     """The calling thread in another network namespace, and back again whatever happens."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with opened_home() as home:
         syscalls.setns(fd, syscalls.CLONE_NEWNET)
         try:
             yield
         finally:
             syscalls.setns(home, syscalls.CLONE_NEWNET)
-    finally:
-        os.close(home)
 
 
 def delete(objects: Sequence[Object], deadline: Deadline) -> dict[str, str]:
@@ -223,7 +249,7 @@ def delete(objects: Sequence[Object], deadline: Deadline) -> dict[str, str]:
 
     failed: dict[str, str] = {}
     with IPRoute() as route:
-        links = {link["index"]: link for link in route.get_links()}
+        links = {link["index"]: link for link in whole(route.get_links)}
         used = {link.get_attr("IFLA_GROUP") for link in links.values()}
         group = next(number for number in iter(lambda: random.randrange(1 << 20, 1 << 31), None) if number not in used)
         grouped = []
@@ -236,7 +262,7 @@ def delete(objects: Sequence[Object], deadline: Deadline) -> dict[str, str]:
                 route.link("set", index=index, group=group)
                 grouped.append(obj)
             except NetlinkError as error:
-                if error.code != ENODEV:  # a veth may have gone with its peer
+                if error.code != errno.ENODEV:  # a veth may have gone with its peer
                     failed[obj.id] = f"cannot be put into a group: {error}"
         if not grouped:
             return failed
@@ -250,7 +276,7 @@ def delete(objects: Sequence[Object], deadline: Deadline) -> dict[str, str]:
                 try:
                     route.link("del", index=obj.facts["index"])
                 except NetlinkError as error:
-                    if error.code != ENODEV:
+                    if error.code != errno.ENODEV:
                         failed[obj.id] = str(error)
                         ungroup(route, obj)
     return failed
@@ -265,8 +291,8 @@ def ungroup(route: Any, obj: Object) -> None:
 
 
 def give_back(host: Host, obj: Object) -> str:
-    """Move a link that was lent to a container back to the host, under the name that it had. Returns the cause of
-    a failure, or "".
+    """Move a link that was lent to a container back to the host, under the name that it had; where nobody knows
+    that, or it is taken, under one that says where it comes from. Returns the cause of a failure, or "".
 
     A physical link would come back by itself when the namespace ends, though under its name in there; a virtual
     one would be destroyed with it (net/core/dev.c, default_device_exit_net), and it is the administrator's.
@@ -275,34 +301,29 @@ def give_back(host: Host, obj: Object) -> str:
     from pyroute2.netlink.exceptions import NetlinkError
 
     facts = obj.facts
-    wanted = facts.get("home_name") or facts["name"]
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    spare = f"back{facts['index']}"
+    wanted = facts.get("home_name") or spare
     try:
-        fd = os.open(host.path(f"/proc/{facts['pid']}/ns/net"), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        os.close(home)
-        return "" if isinstance(error, FileNotFoundError) else str(error)
-    try:
-        if os.fstat(fd).st_ino != facts["netns"]:
-            return "its network namespace is gone"
-        with entered(fd), IPRoute() as inside:
-            inside.link("set", index=facts["index"], state="down")
-            try:
-                inside.link("set", index=facts["index"], net_ns_fd=home, ifname=wanted)
-            except NetlinkError as error:
-                if error.code != EEXIST:
-                    raise
-                wanted = f"back{facts['index']}"
-                inside.link("set", index=facts["index"], net_ns_fd=home, ifname=wanted)
+        with open(host.path(f"/proc/{facts['pid']}/ns/net"), "rb") as netns, opened_home() as home:
+            if os.fstat(netns.fileno()).st_ino != facts["netns"]:
+                return ""  # that namespace has ended, and another process has the pid
+            with entered(netns.fileno()), IPRoute() as inside:
+                inside.link("set", index=facts["index"], state="down")
+                try:
+                    inside.link("set", index=facts["index"], net_ns_fd=home, ifname=wanted)
+                except NetlinkError as error:
+                    if error.code != errno.EEXIST:
+                        raise
+                    wanted = spare
+                    inside.link("set", index=facts["index"], net_ns_fd=home, ifname=wanted)
         with IPRoute() as route:
             index = route.link_lookup(ifname=wanted)[0]
             if facts.get("home_mtu"):
                 route.link("set", index=index, mtu=facts["home_mtu"])
             if facts.get("home_address"):
                 route.link("set", index=index, address=facts["home_address"])
+    except FileNotFoundError:
+        return ""  # its process has ended, and the namespace with it
     except (OSError, NetlinkError, IndexError) as error:
         return f"cannot be given back: {error}"
-    finally:
-        os.close(fd)
-        os.close(home)
     return ""

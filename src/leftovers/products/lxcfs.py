@@ -8,6 +8,7 @@ from leftovers.mountinfo import covering
 from leftovers.products.product import Directory, Product
 
 POINTS = ("/var/lib/lxcfs", "/var/lib/incus-lxcfs")
+RUN = "/run/lxcfs"
 EXES = ("/usr/bin/lxcfs", "/opt/incus/bin/lxcfs")
 
 
@@ -59,6 +60,12 @@ def unit(obj: Object, case: Case) -> Finding | None:
     return Finding("a unit of the package", said)
 
 
+def run_directory(obj: Object, case: Case) -> Finding | None:
+    if obj.key != RUN or any(claim.role is Role.ADMIN for claim in case.claims.values()):
+        return None
+    return Finding("lxcfs' run directory", (Evidence("package", "lxcfs makes it (lxcfs src/lxcfs.c, RUNTIME_PATH)"),))
+
+
 def directory(obj: Object, case: Case) -> Finding | None:
     if obj.key not in POINTS or obj.facts["type"] != "directory" or (obj.facts["entries"] and not obj.facts["mounted"]):
         return None
@@ -76,9 +83,9 @@ PRODUCT = Product(
     daemons=EXES,
     units=("lxcfs.service",),
     directories=tuple(
-        Directory(point, Role.LIVE, "made by the unit's ExecStartPre= (lxcfs.service)") for point in POINTS
+        Directory(point, Role.LIVE, "made by the unit's ExecStartPre= (lxcfs.service)") for point in (*POINTS, RUN)
     ),
     # The mount first: whether somebody uses it decides about all the rest.
     recall=frozenset(),
-    rules={"mount": (mount,), "process": (process,), "unit": (unit,), "file": (directory,)},
+    rules={"mount": (mount,), "process": (process,), "unit": (unit,), "file": (directory, run_directory)},
 )

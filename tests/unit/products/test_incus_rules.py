@@ -33,7 +33,9 @@ class HostOf:
         return self.add("process", str(pid), (pid, 9), pid=pid, ppid=ppid, start=9, exe=exe, argv=list(argv), **known)
 
     def monitor(self, pid: int, name: str) -> Object:
-        return self.process(pid, f"{EXE} (deleted)", f"[lxc monitor] /var/lib/incus/containers {name}", cgroup=f"/lxc.monitor.{name}")
+        return self.process(
+            pid, f"{EXE} (deleted)", f"[lxc monitor] /var/lib/incus/containers {name}", cgroup=f"/lxc.monitor.{name}"
+        )
 
     def container(self, name: str, pid: int, netns: int = 77) -> Object:
         """A running container: its monitor, its init and its cgroups."""
@@ -44,7 +46,9 @@ class HostOf:
         return self.process(pid + 1, "/bin/init", "init", ppid=pid, **where)
 
     def cgroup(self, path: str, populated: bool = False) -> Object:
-        return self.add("cgroup", path, (path, 1), path=path, directory=f"/sys/fs/cgroup{path}", hierarchy="", populated=populated)
+        return self.add(
+            "cgroup", path, (path, 1), path=path, directory=f"/sys/fs/cgroup{path}", hierarchy="", populated=populated
+        )
 
     def link(self, name: str, type: str = "veth", netns: int = 1, **facts: Any) -> Object:
         known = {
@@ -53,22 +57,57 @@ class HostOf:
         }  # fmt: skip
         number = len(self.listed.get("link", ())) + 1
         key = name if netns == 1 else f"{netns}/{name}"
-        return self.add("link", key, (netns, number, name), name=name, index=number, type=type, netns=netns, host=netns == 1, **known)
+        return self.add(
+            "link",
+            key,
+            (netns, number, name),
+            name=name,
+            index=number,
+            type=type,
+            netns=netns,
+            host=netns == 1,
+            **known,
+        )
 
     def mount(self, point: str, majmin: str = "0:50", root: str = "/", fstype: str = "tmpfs", **facts: Any) -> Object:
-        known = {"options": "rw", "shared": 1, "master": 0, "source": fstype, "ns": 1, "pid": 0, "host": True, "configured": "", **facts}
+        known = {
+            "options": "rw",
+            "shared": 1,
+            "master": 0,
+            "source": fstype,
+            "ns": 1,
+            "pid": 0,
+            "host": True,
+            "configured": "",
+            **facts,
+        }
         number = len(self.listed.get("mount", ())) + 10
-        return self.add("mount", point, (1, number), id=number, parent=1, majmin=majmin, root=root, point=point, fstype=fstype, **known)
+        return self.add(
+            "mount",
+            point,
+            (1, number),
+            id=number,
+            parent=1,
+            majmin=majmin,
+            root=root,
+            point=point,
+            fstype=fstype,
+            **known,
+        )
 
     def table(self, name: str, *chains: str, family: str = "inet") -> Object:
-        return self.add("nft", f"{family} {name}", (family, name, 1), family=family, name=name, chains=list(chains), sets=[])
+        return self.add(
+            "nft", f"{family} {name}", (family, name, 1), family=family, name=name, chains=list(chains), sets=[]
+        )
 
     def record(self, type: str, name: str, source: str = "api", /, **facts: Any) -> None:
         self.records.append(Record(type, name, source, facts))
 
     def instance(self, name: str, source: str = "api", running: bool = True, disks: Any = (), **nic: Any) -> None:
         known = {"device": "eth0", "nictype": "bridged", "network": "", "parent": "", "host_name": "", "hwaddr": ""}
-        self.record("instance", name, source, running=running, nics=[{**known, **nic}] if nic else [], disks=list(disks))
+        self.record(
+            "instance", name, source, running=running, nics=[{**known, **nic}] if nic else [], disks=list(disks)
+        )
 
     def claims(self, elsewhere: dict[str, Claim] | None = None) -> dict[str, Claim]:
         listed = {kind: tuple(objects) for kind, objects in self.listed.items()}
@@ -114,7 +153,9 @@ def test_helpers_are_known_by_file_and_by_the_directory_in_their_arguments(host:
     host.process(11, EXE, EXE, "forkproxy", "--", "1", "4")
     host.process(12, "/usr/bin/qemu-system-x86_64", "qemu", "-readconfig", "/run/incus/vm1/qemu.conf")
     host.process(13, "/usr/libexec/virtiofsd", "virtiofsd", "--socket-path=/var/lib/incus/devices/vm1/virtio-fs.x.sock")
-    host.process(14, "/usr/bin/swtpm", "swtpm", "socket", "--ctrl", "type=unixio,path=/var/lib/incus/devices/vm1/tpm.sock")
+    host.process(
+        14, "/usr/bin/swtpm", "swtpm", "socket", "--ctrl", "type=unixio,path=/var/lib/incus/devices/vm1/tpm.sock"
+    )
     host.process(15, "/usr/bin/qemu-system-x86_64", "qemu", "-readconfig", "/srv/vm/qemu.conf")
     assert host.proven() == {f"process:{pid}" for pid in range(10, 15)}
 
@@ -128,7 +169,13 @@ def test_trap_1_an_incus_nested_in_a_container_has_the_same_titles(host: HostOf)
 
 def test_a_payload_whose_monitor_is_gone_is_known_by_its_root_file_system(host: HostOf) -> None:
     where = {"nested": True, "mntns": 6, "netns": 7, "cgroup": "/lxc.payload.c1"}
-    host.process(10, "/init", "init", mount_root=["8:1", "/var/lib/incus/storage-pools/default/containers/c1/rootfs//deleted"], **where)
+    host.process(
+        10,
+        "/init",
+        "init",
+        mount_root=["8:1", "/var/lib/incus/storage-pools/default/containers/c1/rootfs//deleted"],
+        **where,
+    )
     host.process(11, "/bin/sh", "sh", **where)
     host.cgroup("/lxc.payload.c1", populated=True)
     assert host.proven() == {"process:10", "process:11", "cgroup:/lxc.payload.c1"}
@@ -173,6 +220,8 @@ def test_empty_cgroups_where_nobody_else_uses_liblxc(host: HostOf) -> None:
     for path in ("/lxc.pivot", "/lxc.payload.c1", "/lxc.monitor.web-1-1", "/lxc.payloads", "/lxc", "/admin.slice"):
         host.cgroup(path)
     host.cgroup("/lxc.payload.full", populated=True)
+    assert host.proven() == set(), "nothing says that Incus has ever been here"
+    host.add("account", "group incus-admin", ("g",), type="group", name="incus-admin", line="incus-admin:x:989:")
     assert host.proven() == {"cgroup:/lxc.pivot", "cgroup:/lxc.payload.c1", "cgroup:/lxc.monitor.web-1-1"}
 
 
@@ -200,7 +249,9 @@ def test_trap_0_5_a_name_of_incus_shape_proves_nothing(host: HostOf) -> None:
 
 def test_trap_0_6_both_ends_back_in_the_host(host: HostOf) -> None:
     host.link("veth11111111", peer="veth22222222", peer_netns=1, peer_address="10:66:6a:01:02:03")
-    host.link("veth22222222", peer="veth11111111", peer_netns=1, peer_address="aa:aa:aa:aa:aa:aa", address="10:66:6a:01:02:03")
+    host.link(
+        "veth22222222", peer="veth11111111", peer_netns=1, peer_address="aa:aa:aa:aa:aa:aa", address="10:66:6a:01:02:03"
+    )
     assert host.proven() == {"link:veth11111111", "link:veth22222222"}
 
 
@@ -215,7 +266,9 @@ def test_trap_0_7_the_ports_of_a_bridge(host: HostOf) -> None:
     host.instance("c5", parent="br-lan", host_name="veth24fe8c66", hwaddr="10:66:6a:00:00:05")
     host.link("br-lan", "bridge")
     host.link("veth24fe8c66", master="br-lan", peer="eth0", peer_netns=77, peer_address="10:66:6a:00:00:05")
-    host.record("network", "incusbr0", type="bridge", managed=True, config={"bridge.external_interfaces": "eth7, eth8/eth0/5"})
+    host.record(
+        "network", "incusbr0", type="bridge", managed=True, config={"bridge.external_interfaces": "eth7, eth8/eth0/5"}
+    )
     host.link("incusbr0", "bridge", address="10:66:6a:00:00:ff")
     host.link("eth7", "", master="incusbr0")
     host.link("vethdeadbeef", master="incusbr0", peer="veth0badcafe", peer_netns=1)
@@ -251,7 +304,9 @@ def test_a_remembered_network_with_its_address_on_the_bridge(host: HostOf, sourc
 
 
 def test_a_bridge_is_known_by_the_dnsmasq_that_serves_it(host: HostOf) -> None:
-    host.process(10, "/usr/sbin/dnsmasq", "dnsmasq", "--interface=lan0", "--conf-file=/var/lib/incus/networks/lan0/dnsmasq.raw")
+    host.process(
+        10, "/usr/sbin/dnsmasq", "dnsmasq", "--interface=lan0", "--conf-file=/var/lib/incus/networks/lan0/dnsmasq.raw"
+    )
     host.link("lan0", "bridge")
     host.link("lan00", "bridge")
     assert host.proven() == {"process:10", "link:lan0"}
@@ -278,7 +333,9 @@ def test_trap_1_the_parent_of_a_physical_network_is_the_administrator_s(host: Ho
 
 def test_a_virtual_card_that_was_lent_is_not_removed_by_its_host_name(host: HostOf) -> None:
     host.instance("c1", nictype="physical", parent="vethphys0", host_name="vethphys0", hwaddr="02:00:00:00:00:01")
-    host.link("vethphys0", peer="vethphys1", peer_netns=1, address="02:00:00:00:00:01", peer_address="02:00:00:00:00:02")
+    host.link(
+        "vethphys0", peer="vethphys1", peer_netns=1, address="02:00:00:00:00:01", peer_address="02:00:00:00:00:02"
+    )
     host.link("vethphys1", peer="vethphys0", peer_netns=1, peer_address="02:00:00:00:00:01")
     assert host.proven() == set()
 
@@ -288,8 +345,20 @@ def test_vlan_links_that_incus_created_and_that_it_did_not(host: HostOf) -> None
     host.link("enp1s0.5", "vlan", peer="enp1s0", vlan=5)
     host.link("enp1s0.6", "vlan", peer="enp1s0", vlan=6)
     host.link("enp2s0.5", "vlan", peer="enp2s0", vlan=5)
-    host.record("network", "v5", type="macvlan", managed=True, config={"parent": "enp1s0", "vlan": "5", "volatile.last_state.created": "true"})
-    host.record("network", "v6", type="macvlan", managed=True, config={"parent": "enp1s0", "vlan": "6", "volatile.last_state.created": "false"})
+    host.record(
+        "network",
+        "v5",
+        type="macvlan",
+        managed=True,
+        config={"parent": "enp1s0", "vlan": "5", "volatile.last_state.created": "true"},
+    )
+    host.record(
+        "network",
+        "v6",
+        type="macvlan",
+        managed=True,
+        config={"parent": "enp1s0", "vlan": "6", "volatile.last_state.created": "false"},
+    )
     assert host.proven() == {"link:enp1s0.5"}
 
 
@@ -320,8 +389,15 @@ def test_a_tap_is_known_by_the_machine_that_holds_it(host: HostOf) -> None:
 
 def test_hardware_in_a_container_goes_home(host: HostOf) -> None:
     host.container("c1", 10, netns=77)
-    host.record("lxc.conf", "c1", "disk", nics=[{"index": 0, "link": "enp3s0", "name": "eth0", "hwaddr": "", "type": "phys"}])
-    host.instance("c1", nictype="physical", parent="enp3s0", last_state={"created": "false", "mtu": "9000", "hwaddr": "52:54:00:00:00:03"})
+    host.record(
+        "lxc.conf", "c1", "disk", nics=[{"index": 0, "link": "enp3s0", "name": "eth0", "hwaddr": "", "type": "phys"}]
+    )
+    host.instance(
+        "c1",
+        nictype="physical",
+        parent="enp3s0",
+        last_state={"created": "false", "mtu": "9000", "hwaddr": "52:54:00:00:00:03"},
+    )
     host.link("eth0", "", netns=77, pid=11)
     claim = host.claims()["link:77/eth0"]
     assert claim.role is Role.LENT and claim.proven
@@ -329,9 +405,23 @@ def test_hardware_in_a_container_goes_home(host: HostOf) -> None:
     assert (claim.object.facts["home_mtu"], claim.object.facts["home_address"]) == (9000, "52:54:00:00:00:03")
 
 
+def test_a_virtual_card_goes_home_although_nobody_remembers_its_name(host: HostOf) -> None:
+    host.container("c1", 10, netns=77)
+    host.link("vethphys1", peer="eth0", peer_netns=77, peer_address="02:00:00:00:00:01")
+    host.link("eth0", netns=77, pid=11, address="02:00:00:00:00:01", peer="vethphys1", peer_netns=1)
+    host.link("veth11111111", peer="eth1", peer_netns=77, peer_address="10:66:6a:00:00:01")
+    host.link("eth1", netns=77, pid=11, address="10:66:6a:00:00:01", peer="veth11111111", peer_netns=1)
+    claims = host.claims()
+    assert claims["link:77/eth0"].role is Role.LENT and claims["link:77/eth0"].object.facts["home_name"] == ""
+    assert "link:77/eth1" not in claims and "link:vethphys1" not in claims
+    assert claims["link:veth11111111"].role is Role.LIVE
+
+
 def test_a_vlan_link_that_incus_made_for_a_container_goes_with_it(host: HostOf) -> None:
     host.container("c1", 10, netns=77)
-    host.record("lxc.conf", "c1", "disk", nics=[{"index": 0, "link": "enp3s0.5", "name": "eth0", "hwaddr": "", "type": "phys"}])
+    host.record(
+        "lxc.conf", "c1", "disk", nics=[{"index": 0, "link": "enp3s0.5", "name": "eth0", "hwaddr": "", "type": "phys"}]
+    )
     host.instance("c1", nictype="physical", parent="enp3s0", vlan="5", last_state={"created": "true"})
     host.link("eth0", "vlan", netns=77, pid=11)
     assert "link:77/eth0" not in host.claims()
@@ -363,7 +453,17 @@ def test_a_table_of_that_name_with_chains_of_somebody_else(host: HostOf) -> None
 
 
 def rule(host: HostOf, key: str, **facts: Any) -> None:
-    known = {"family": "ip", "backend": "nft", "table": "filter", "chain": "FORWARD", "rule": key, "comment": "", "target": "ACCEPT", "interfaces": [], "macs": []}
+    known = {
+        "family": "ip",
+        "backend": "nft",
+        "table": "filter",
+        "chain": "FORWARD",
+        "rule": key,
+        "comment": "",
+        "target": "ACCEPT",
+        "interfaces": [],
+        "macs": [],
+    }
     host.add("xtables", key, (key,), **{**known, **facts})
 
 
@@ -396,18 +496,38 @@ def test_mounts_where_incus_mounts_and_others(host: HostOf) -> None:
     host.mount("/var/lib/incus-backup/shmounts")
     host.mount("/srv/with space")
     claims = host.claims()
-    assert {claims[id].object.key.rpartition("/")[2] for id in host.proven()} == {"shmounts", "guestapi", "disk.data.mnt", "default"}
+    assert {claims[id].object.key.rpartition("/")[2] for id in host.proven()} == {
+        "shmounts",
+        "guestapi",
+        "disk.data.mnt",
+        "default",
+    }
     assert claims["mount:/var/lib/incus/storage-pools/fast"].role is Role.ADMIN
     assert not claims["mount:/var/lib/incus/mine"].proven
     assert len(claims) == 6
 
 
 def test_loop_devices_and_the_pools_on_them(host: HostOf) -> None:
-    host.add("loop", "loop3", ("loop3", 1), device="/dev/loop3", backing_file="/var/lib/incus/disks/default.img", holders=[])
-    host.add("loop", "loop4", ("loop4", 2), device="/dev/loop4", backing_file="/var/lib/incus-disks/mine.img", holders=[])
-    host.add("pool", "zfs default", ("1",), type="zfs", name="default", guid="1", devices=["/var/lib/incus/disks/default.img"], backing=[])
+    host.add(
+        "loop", "loop3", ("loop3", 1), device="/dev/loop3", backing_file="/var/lib/incus/disks/default.img", holders=[]
+    )
+    host.add(
+        "loop", "loop4", ("loop4", 2), device="/dev/loop4", backing_file="/var/lib/incus-disks/mine.img", holders=[]
+    )
+    host.add(
+        "pool",
+        "zfs default",
+        ("1",),
+        type="zfs",
+        name="default",
+        guid="1",
+        devices=["/var/lib/incus/disks/default.img"],
+        backing=[],
+    )
     host.add("pool", "zfs tank", ("2",), type="zfs", name="tank", guid="2", devices=["/dev/sdb"], backing=[])
-    host.add("pool", "zfs mixed", ("3",), type="zfs", name="mixed", guid="3", devices=["/dev/loop3", "/dev/sdc"], backing=[])
+    host.add(
+        "pool", "zfs mixed", ("3",), type="zfs", name="mixed", guid="3", devices=["/dev/loop3", "/dev/sdc"], backing=[]
+    )
     host.add("pool", "lvm vg", ("4",), type="lvm", name="vg", guid="4", devices=["/dev/loop3"], backing=[])
     # A pool that Incus was only given a dataset of (zfs.pool_name=tank/incus) is the administrator's.
     host.record("pool", "given", driver="zfs", source="tank/incus", config={"zfs.pool_name": "tank/incus"})
@@ -415,8 +535,8 @@ def test_loop_devices_and_the_pools_on_them(host: HostOf) -> None:
 
 
 def test_apparmor_names_that_incus_makes(host: HostOf) -> None:
-    for name in ("incus-c1_</var/lib/incus>", "incus_dnsmasq-incusbr0_</var/lib/incus>", "incus_forkproxy-web_c1_</var/lib/incus>",
-                 "incus-my_proj_c1_</var/lib/incus>//child"):  # fmt: skip
+    for made in ("incus-c1", "incus_dnsmasq-incusbr0", "incus_forkproxy-web_c1", "incus-my_proj_c1"):
+        name = f"{made}_</var/lib/incus>" + ("//child" if "proj" in made else "")
         host.add("apparmor", f"profile {name}", (name,), type="profile", name=name, mode="enforce", processes=[])
     host.add("apparmor", "namespace n", ("n",), type="namespace", name="incus-c1_<var-lib-incus>", processes=[])
     wanted = host.proven()
@@ -427,14 +547,30 @@ def test_apparmor_names_that_incus_makes(host: HostOf) -> None:
 
 
 def file(host: HostOf, path: str, type: str = "directory", **facts: Any) -> None:
-    host.add("file", path, (path, type, 1), path=path, type=type, **{"target": "", "mounted": False, "mounts": [], "hollow": False, "entries": [], **facts})
+    host.add(
+        "file",
+        path,
+        (path, type, 1),
+        path=path,
+        type=type,
+        **{"target": "", "mounted": False, "mounts": [], "hollow": False, "entries": [], **facts},
+    )
 
 
 def test_directories_and_what_only_looks_like_them(host: HostOf) -> None:
-    for path in ("/var/lib/incus", "/var/log/incus", "/var/cache/incus", "/run/incus", "/var/lib/incus-backup", "/etc/dnsmasq.d"):
+    for path in (
+        "/var/lib/incus",
+        "/var/log/incus",
+        "/var/cache/incus",
+        "/run/incus",
+        "/var/lib/incus-backup",
+        "/etc/dnsmasq.d",
+    ):
         file(host, path)
     file(host, "/run/lxc", hollow=True)
-    assert host.proven() == {f"file:{path}" for path in ("/var/lib/incus", "/var/log/incus", "/var/cache/incus", "/run/incus", "/run/lxc")}
+    assert host.proven() == {
+        f"file:{path}" for path in ("/var/lib/incus", "/var/log/incus", "/var/cache/incus", "/run/incus", "/run/lxc")
+    }
     file(host, "/usr/bin/lxc-start", "file")
     assert "file:/run/lxc" not in host.proven(), "LXC uses it"
 
@@ -455,7 +591,11 @@ def test_volumes_at_the_administrator_s_place(host: HostOf) -> None:
     for path in ("/srv/pool", "/srv/pool/containers", "/srv/data"):
         file(host, path)
     roles = {id: claim.role for id, claim in host.claims().items()}
-    assert roles == {"file:/srv/pool": Role.ADMIN, "file:/srv/pool/containers": Role.EXTERNAL, "file:/srv/data": Role.ADMIN}
+    assert roles == {
+        "file:/srv/pool": Role.ADMIN,
+        "file:/srv/pool/containers": Role.EXTERNAL,
+        "file:/srv/data": Role.ADMIN,
+    }
 
 
 @pytest.mark.parametrize("source", ["/", "/srv/../etc", "relative", "/var/lib/incus/x", "/dev/sdb", ""])

@@ -15,9 +15,9 @@ HOME = ["8:1", "/"]
 
 
 def mount(point: str, majmin: str, fstype: str, root: str = "/") -> Object:
-    facts = {"id": 1, "parent": 0, "majmin": majmin, "root": root, "point": point, "options": "", "shared": 1, "master": 0,
-             "fstype": fstype, "source": fstype, "host": True, "ns": 1, "pid": 0, "configured": ""}  # fmt: skip
-    return Object("mount", point, (point,), facts)
+    where = {"majmin": majmin, "root": root, "point": point, "fstype": fstype, "source": fstype, "host": True}
+    rest = {"id": 1, "parent": 0, "options": "", "shared": 1, "master": 0, "ns": 1, "pid": 0, "configured": ""}
+    return Object("mount", point, (point,), {**where, **rest})
 
 
 def process(pid: int, exe: str, **facts: Any) -> Object:
@@ -29,7 +29,14 @@ def claims(*processes: Object, elsewhere: dict[str, Claim] | None = None) -> dic
     listed = {
         "mount": (mount("/", "8:1", "ext4"), mount("/var/lib/lxcfs", "0:77", "fuse.lxcfs")),
         "process": (process(10, "/usr/bin/lxcfs (deleted)"), *processes),
-        "unit": (Object("unit", "lxcfs.service", ("u",), {"load": "not-found", "active": "active", "sub": "running", "cgroup": ""}),),
+        "unit": (
+            Object(
+                "unit",
+                "lxcfs.service",
+                ("u",),
+                {"load": "not-found", "active": "active", "sub": "running", "cgroup": ""},
+            ),
+        ),
         "file": (Object("file", "/var/lib/lxcfs", ("f",), {"type": "directory", "entries": [], "mounted": True}),),
     }
     return attribute(Case("lxcfs", Presence.ABSENT, listed, (), elsewhere or {}), LXCFS.rules, {})

@@ -210,18 +210,31 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
     if home and state.get("created") == "true":
         return None  # a VLAN link that Incus made for this: it goes with the namespace
     mac = facts["address"].lower()
-    mine = TRANSIENT.match(home) and (mac == given or mac.startswith((OUI, SHARED_OUI)))
-    if facts["type"] and (not home or mine):
+    incus_gave = mac == given or mac in addresses(case) or mac.startswith((OUI, SHARED_OUI))
+    if facts["type"] and home and TRANSIENT.match(home) and incus_gave:
+        return None
+    if facts["type"] and not home and not from_host(obj, case, incus_gave):
         return None
     said = [Evidence("kernel", f"{facts['type'] or 'hardware'} in the network namespace of pid {pid}")]
     if home:
         said.append(Evidence("disk", f"{RUN}/{instance}/lxc.conf: was {home} on the host"))
+    elif facts["type"]:
+        said.append(Evidence("kernel", f"{facts['peer']} in the host belongs to it, and its address is not Incus'"))
     back = {
-        "home_name": home or facts["name"],
+        "home_name": home,
         "home_mtu": int(state["mtu"]) if str(state.get("mtu", "")).isdigit() else 0,
         "home_address": str(state.get("hwaddr", "")),
     }
     return Finding("a link of the host's that a container was given", tuple(said), role=Role.LENT, facts=back)
+
+
+def from_host(obj: Object, case: Case, incus_gave: bool) -> bool:
+    """Whether a virtual link in a container came from the host and is not Incus' own making, as far as the kernel
+    tells: its other end or its lower link is in the host, which a container cannot arrange by itself."""
+    peer = next((link for link in case.objects("link") if link.facts["host"] and link.key == obj.facts["peer"]), None)
+    if incus_gave or peer is None or obj.facts["peer_netns"] != peer.facts["netns"]:
+        return False
+    return not case.is_proven("link", peer.facts["master"])
 
 
 def is_home(nic: dict[str, Any], home: str) -> bool:

@@ -38,8 +38,9 @@ def named_for(path: str) -> tuple[str, ...]:
 
 
 def empty_cgroup(obj: Object, case: Case) -> Finding | None:
-    """A cgroup without processes that is named for an instance which Incus knows, or, where no other product of
-    liblxc is to be seen on the host, for any (lxc/src/lxc/cgroups/cgroup.h; lxc.pivot has no instance's name)."""
+    """A cgroup without processes that is named for an instance which Incus knows, or, where Incus has been and no other
+    product of liblxc is to be seen on the host, for any (lxc/src/lxc/cgroups/cgroup.h; lxc.pivot has no
+    instance's name)."""
     path = obj.facts["path"]
     if obj.facts["populated"] or obj.facts["hierarchy"]:
         return None
@@ -53,7 +54,11 @@ def empty_cgroup(obj: Object, case: Case) -> Finding | None:
     if other:
         doubt = Evidence("kernel", f"{other}: the name is liblxc's, not Incus' alone")
         return Finding("an empty cgroup of liblxc", (doubt,), proven=False, advice=f"rmdir {obj.facts['directory']}")
-    alone = Evidence("kernel", "no other product of liblxc runs or is installed")
+    trace = next((f"{obj.id} is there" for obj in case.objects("account") if obj.key == "group incus-admin"), "")
+    trace = trace or next((f"{claim.object.id} is Incus'" for claim in case.claims.values() if claim.proven), "")
+    if not trace:
+        return None  # Incus has never been here
+    alone = Evidence("kernel", f"no other product of liblxc runs or is installed, and {trace}")
     said = (Evidence("kernel", "has no process, and a name that liblxc gives"), alone)
     return Finding("an instance's cgroup, empty", said)
 
