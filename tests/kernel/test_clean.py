@@ -66,10 +66,17 @@ def test_every_object_says_why_and_by_what_evidence(capsys: pytest.CaptureFixtur
         assert entry["reason"] and entry["evidence"], entry
         assert entry["action"] in ("remove", "keep", "return")
     removed = {id for id, entry in found.items() if entry["action"] == "remove"}
-    for id in ("link:incusbr0", "link:veth00000001", "link:veth00000002", "nft:inet incus", "cgroup:/lxc.payload.c1",
-               "cgroup:/lxc.pivot", "mount:/var/lib/incus/shmounts",
-               "mount:/var/lib/incus/devices/c1/disk.data.mnt/sub", "file:/var/lib/incus", "file:/run/incus", "file:/run/lxc"):  # fmt: skip
-        assert id in removed, id
+    wanted = {
+        *("link:incusbr0", "link:veth00000001", "link:veth00000002", "nft:inet incus"),
+        *("cgroup:/lxc.payload.c1", "cgroup:/lxc.pivot", "mount:/var/lib/incus/shmounts"),
+        *(
+            "mount:/var/lib/incus/devices/c1/disk.data.mnt/sub",
+            "file:/var/lib/incus",
+            "file:/run/incus",
+            "file:/run/lxc",
+        ),
+    }
+    assert wanted <= removed, wanted - removed
     for process in bystanders.values():
         assert f"process:{process.pid}" not in removed
     for id in ("link:br-lan", "link:vethdeadbeef", "link:veth0badcafe", "nft:inet admin", "nft:ip incusadmin",
