@@ -297,3 +297,20 @@ def test_removed_not_purged(machine: Machine, arrive: Arrive) -> None:
     leftovers(machine, "clean", "incus", "--yes", "--data")
     incus.purge(machine)
     same(machine, before)
+
+
+@pytest.mark.parametrize("machine", [{"loop": True}], indirect=True)
+def test_a_btrfs_pool_on_a_loop_device(machine: Machine, arrive: Arrive) -> None:
+    """The pool's mount and its loop device go; the administrator's loop device stays."""
+    incus.admin_things(machine)
+    machine.run("truncate -s 200M /srv/disk.img; losetup -f /srv/disk.img")
+    before = machine.snapshot()
+    incus.install(machine)
+    machine.run("incus admin init --minimal\n" + incus.IMAGE)
+    machine.run("incus -q storage create fast btrfs size=256MiB; incus -q launch bb b1 --storage fast", timeout=180)
+    assert "disks/fast.img" in machine.run("losetup --list --noheadings --output BACK-FILE").out
+    incus.purge(machine)
+    arrive(machine)
+    kinds = {o["kind"] for o in document(machine, "plan", "incus") if o["action"] == "remove"}
+    assert {"loop", "mount"} <= kinds
+    clean(machine, before)
