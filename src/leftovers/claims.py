@@ -8,7 +8,7 @@ the veth that leads there), so the rules are asked again until nothing new is pr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +43,8 @@ class Case:
     listed: Mapping[str, tuple[Object, ...]]
     records: tuple[Record, ...] = ()
     elsewhere: Mapping[str, Claim] = field(default_factory=dict)
+    # What the ledger holds for objects that are still exactly what they were.
+    recalled: Mapping[str, Claim] = field(default_factory=dict)
     claims: dict[str, Claim] = field(default_factory=dict)
     # Proven objects by kind, kept beside `claims` because rules ask for them all the time.
     _proven: dict[str, dict[str, Object]] = field(default_factory=dict)
@@ -115,14 +117,14 @@ class Case:
 Rule = Callable[[Object, Case], Finding | None]
 
 
-def attribute(case: Case, rules: Mapping[str, Sequence[Rule]], known: Mapping[str, Claim]) -> dict[str, Claim]:
+def attribute(case: Case, rules: Mapping[str, Sequence[Rule]], recall: Collection[str] = ()) -> dict[str, Claim]:
     """Ask a product's rules about every object until nothing new is proven. Returns its claims by object id.
 
-    `known` are claims that the ledger holds for objects of this boot with exactly the same identity: they count
-    as proof from the start.
+    What the ledger recalls of the kinds in `recall` counts as proof from the start.
     """
-    for claim in known.values():
-        case.add(claim)
+    for claim in case.recalled.values():
+        if claim.object.kind in recall and claim.role in (Role.LIVE, Role.LENT):
+            case.add(claim)
     open_objects = [obj for kind in rules for obj in case.objects(kind) if obj.id not in case.claims]
     for _ in range(ROUNDS):
         left = []
@@ -340,42 +342,58 @@ def mounted_at(directory: str, *places: str, reason: str) -> Rule:
 
 
 def backed_below(directory: str, reason: str) -> Rule:
-    """A loop device whose file lies in the product's directory."""
+    """A loop device whose file lies in the product's directory. The name of the file is not enough: a container's
+    own Incus calls its file the same. Either the path leads to that file here too, or it is mounted here."""
 
     def rule(obj: Object, case: Case) -> Finding | None:
-        if not below(obj.facts["backing_file"], directory):
+        file, device = obj.facts["backing_file"], obj.facts["device"]
+        if not below(file, directory):
             return None
-        return Finding(reason, (Evidence("kernel", f"backed by {obj.facts['backing_file']}"),))
+        said = Evidence("kernel", f"backed by {file}")
+        if obj.facts["here"]:
+            return Finding(reason, (said,))
+        for mount in case.proven("mount"):
+            if mount.facts["source"] == device or mount.facts["majmin"] == obj.facts["majmin"]:
+                return Finding(reason, (said, Evidence("kernel", f"mounted at {mount.facts['point']}")))
+        doubt = "a file of that name, but not one that is here: a container's own, or deleted and not mounted"
+        return Finding(doubt, (said,), proven=False, role=Role.ADMIN, advice=f"losetup -d {device}")
 
     return rule
 
 
 def pool_on_loops(directory: str, reason: str) -> Rule:
-    """A zpool or volume group all of whose devices are files in the product's directory, or proven loop devices."""
+    """A zpool or volume group that stands on proven loop devices and nothing else, or on files with names in the
+    product's directory, if something of it is also mounted there: pools are the whole machine's, and a container's
+    own product calls its files the same."""
 
     def rule(obj: Object, case: Case) -> Finding | None:
         loops = {loop.facts["device"] for loop in case.proven("loop")}
-        devices = obj.facts["devices"]
+        devices, name = obj.facts["devices"], obj.facts["name"]
         if not devices or not all(device in loops or below(device, directory) for device in devices):
             return None
-        return Finding(reason, (Evidence("kernel", f"stands on {', '.join(devices)} and nothing else"),))
+        said = [Evidence("kernel", f"stands on {', '.join(devices)} and nothing else")]
+        if not all(device in loops for device in devices):
+            mounts = [mount for mount in case.proven("mount") if below(mount.facts["source"], name)]
+            if not mounts:
+                return None
+            said.append(Evidence("kernel", f"{mounts[0].facts['source']} is mounted at {mounts[0].facts['point']}"))
+        return Finding(reason, tuple(said))
 
     return rule
 
 
 def netns_of_processes(reason: str) -> Rule:
-    """A network namespace of proven containers. If somebody else's process is in it too, it cannot end."""
+    """A network namespace of proven containers, by a process of theirs that lives in it, or by the ledger after that
+    has ended. If somebody else's process is in it, or a pin holds it, it cannot end."""
 
     def rule(obj: Object, case: Case) -> Finding | None:
-        if obj.facts["host"]:
+        resident = case.resident("netns", obj.facts["inode"])
+        recalled = case.recalled.get(obj.id)
+        if obj.facts["host"] or (resident is None and recalled is None):
             return None
-        pids = obj.facts["processes"]
-        own = [pid for pid in pids if case.is_proven("process", str(pid))]
-        nested = [pid for pid in own if (process := case.process(pid)) and process.facts["nested"]]
-        if not nested:
-            return None
-        said = [Evidence("kernel", f"network namespace of pid {', '.join(map(str, nested[:5]))}")]
-        foreign = [pid for pid in pids if pid not in own]
+        said = [Evidence("kernel", f"network namespace of pid {resident}")] if resident else []
+        said += recalled.evidence[:1] if recalled and not resident else ()
+        foreign = [pid for pid in obj.facts["processes"] if not case.is_proven("process", str(pid))]
         if not foreign and not obj.facts["pins"]:
             return Finding(reason, tuple(said))
         for pid in foreign:
@@ -384,9 +402,9 @@ def netns_of_processes(reason: str) -> Rule:
             said.append(Evidence("kernel", f"also used by pid {pid} ({name}), which is not the product's"))
         said += [Evidence("kernel", f"pinned at {pin}, which is not the product's") for pin in obj.facts["pins"]]
         return Finding(
-            "a container's network namespace that somebody else uses too",
-            tuple(said),
-            proven=False,
+            f"{reason} that somebody else uses too",
+            tuple(said[-2:] if len(said) > 2 else said),
+            role=Role.HELD,
             advice=f"end pid {foreign[0]}" if foreign else f"umount {obj.facts['pins'][0]}",
         )
 

@@ -74,6 +74,7 @@ class Role(str, Enum):
     LIVE = "live"  # runs or stands in the kernel: processes, links, mounts, rules; and the files of /run
     DATA = "data"  # what the package's own purge deletes
     EXTERNAL = "external"  # data that no purge of the package deletes: at a place that the administrator chose
+    HELD = "held"  # as LIVE, but somebody else uses it: it stays, and counts as left
     LENT = "lent"  # the administrator's, given to the product for a while
     ADMIN = "admin"  # the administrator's, only connected with the product
     SYSTEM = "system"  # settings of the host whose earlier value nobody knows

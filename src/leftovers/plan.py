@@ -53,6 +53,8 @@ def action_for(claim: Claim, present: Presence, data: bool) -> Action:
     if not claim.proven:
         counts = claim.role is not Role.ADMIN
         reason = f"not proven: {claim.reason}"
+    elif claim.role is Role.HELD:
+        counts = present is not Presence.INSTALLED
     elif claim.role is Role.LENT:
         verb = Verb.RETURN if present is not Presence.INSTALLED else Verb.KEEP
     elif (claim.role, present) in REMOVES:

@@ -11,7 +11,7 @@ from leftovers.errors import Fault, Unreadable
 from leftovers.host import Host
 from leftovers.kinds import Kind, Look, survey_order
 from leftovers.ledger import Memory
-from leftovers.model import Claim, Listing, Object, Presence, Record, Role, Scope
+from leftovers.model import Claim, Listing, Object, Presence, Record, Scope
 from leftovers.products import Product
 
 __all__ = ["Survey", "presence", "relist", "survey"]
@@ -65,9 +65,10 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
             present[product.name][0],
             listed,
             records[product.name],
-            {id: claim for name, own in claims.items() for id, claim in own.items() if claim.proven},
+            elsewhere={id: claim for own in claims.values() for id, claim in own.items() if claim.proven},
+            recalled=remembered(memory.get(product.name), listed, boot_id),
         )
-        claims[product.name] = attribute(case, product.rules, remembered(product, memory, listed, boot_id))
+        claims[product.name] = attribute(case, product.rules, product.recall)
     return Survey(
         boot_id,
         scope,
@@ -162,18 +163,15 @@ def presence(host: Host, product: Product, processes: Sequence[Object]) -> tuple
     return Presence.ABSENT, ""
 
 
-def remembered(
-    product: Product, memory: Mapping[str, Memory], listed: Mapping[str, tuple[Object, ...]], boot_id: str
-) -> dict[str, Claim]:
+def remembered(memory: Memory | None, listed: Mapping[str, tuple[Object, ...]], boot_id: str) -> dict[str, Claim]:
     """The ledger's claims for objects that are still exactly what they were: same boot, same identity."""
-    held = memory.get(product.name)
-    if held is None or held.boot_id != boot_id:
+    if memory is None or memory.boot_id != boot_id:
         return {}
     found = {}
-    for kind in product.recall:
-        for obj in listed.get(kind, ()):
-            claim = held.claims.get(obj.id)
-            if claim is not None and claim.object.identity == obj.identity and claim.role in (Role.LIVE, Role.LENT):
+    for objects in listed.values():
+        for obj in objects:
+            claim = memory.claims.get(obj.id)
+            if claim is not None and claim.object.identity == obj.identity:
                 found[obj.id] = replace(claim, object=replace(obj, facts={**claim.object.facts, **obj.facts}))
     return found
 

@@ -201,6 +201,8 @@ def test_an_admin_s_process_in_a_container_s_namespace_survives_and_is_named(
     said = capsys.readouterr().out
     assert watcher.poll() is None
     assert f"pid {watcher.pid}" in said and "somebody else uses too" in said
+    assert leftovers("verify", "incus") == 3, "the namespace is Incus', and it is still there"
+    assert f"end pid {watcher.pid}" in capsys.readouterr().out
     watcher.kill()
     watcher.wait()
     until(lambda: leftovers("verify", "incus") == 0)

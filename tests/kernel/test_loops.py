@@ -70,6 +70,7 @@ def test_facts(attach: Attach, tmp_path: Path) -> None:
         "device": device,
         "backing_file": str(tmp_path / "pool.img"),
         "deleted": False,
+        "here": True,
         "autoclear": False,
         "offset": 0,
         "majmin": f"{os.major(info.st_rdev)}:{os.minor(info.st_rdev)}",
@@ -77,6 +78,19 @@ def test_facts(attach: Attach, tmp_path: Path) -> None:
     }
     assert object.key == name
     assert object.identity == (name, int(Path(f"/sys/block/{name}/diskseq").read_text()))
+
+
+def test_a_path_that_leads_to_another_file_here(attach: Attach, tmp_path: Path) -> None:
+    """As the path of a container's file does, which the kernel shows as the container sees it."""
+    attach("pool.img")
+    os.rename(tmp_path / "pool.img", tmp_path / "moved.img")
+    (tmp_path / "pool.img").write_bytes(b"")
+    found = survey(tmp_path)
+    assert found["moved.img"].facts["here"] is True
+    with open(tmp_path / "other", "wb") as file:
+        file.truncate(1 << 20)
+    os.replace(tmp_path / "other", tmp_path / "moved.img")
+    assert not any(object.facts["here"] for object in survey(tmp_path).values())
 
 
 def test_unlinked_files_are_told_from_odd_names(attach: Attach, tmp_path: Path) -> None:

@@ -129,16 +129,18 @@ def test_daemon_killed(machine: Machine, arrive: Arrive) -> None:
     clean(machine, before)
 
 
+def bring_home(m: Machine) -> None:
+    """The lent card came home, but the file that knew its name was deleted by hand: a person gives it back."""
+    m.run("ip link set \"$(ip -o link | sed -n 's/^[0-9]*: \\(back[0-9]*\\)@vethphys1:.*/\\1/p')\" name vethphys0")
+
+
 def test_data_deleted_by_hand(machine: Machine, arrive: Arrive) -> None:
     before = lived(machine)
     incus.purge(machine)
     machine.run(DELETE)
     arrive(machine)
     leftovers(machine, "clean", "incus", "--yes", code=None)
-    # The lent card came home, but the file that knew its name went by hand: the person gives it back.
-    machine.run(
-        "ip link set \"$(ip -o link | sed -n 's/^[0-9]*: \\(back[0-9]*\\)@vethphys1:.*/\\1/p')\" name vethphys0"
-    )
+    bring_home(machine)
     clean(machine, before)
 
 
@@ -183,6 +185,7 @@ def test_stranded_links(machine: Machine, arrive: Arrive) -> None:
     machine.run(DELETE)
     arrive(machine)
     said = leftovers(machine, "clean", "incus", "--yes", code=None)
+    bring_home(machine)
     here = machine.run("ls /sys/class/net").out.split()
     unproven = [name for name in stranded if name in here]
     named = {o["id"] for o in document(machine, "verify", "incus", code=LEFT if unproven else DONE)}

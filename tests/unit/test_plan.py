@@ -26,6 +26,7 @@ def verb(role: Role, presence: Presence, data: bool = False, proven: bool = True
         (Role.LIVE, Verb.KEEP, Verb.REMOVE, Verb.REMOVE, Verb.REMOVE),
         (Role.DATA, Verb.KEEP, Verb.KEEP, Verb.REMOVE, Verb.REMOVE),
         (Role.LENT, Verb.KEEP, Verb.RETURN, Verb.RETURN, Verb.RETURN),
+        (Role.HELD, Verb.KEEP, Verb.KEEP, Verb.KEEP, Verb.KEEP),
         (Role.ADMIN, Verb.KEEP, Verb.KEEP, Verb.KEEP, Verb.KEEP),
         (Role.SYSTEM, Verb.KEEP, Verb.KEEP, Verb.KEEP, Verb.KEEP),
     ],
@@ -55,6 +56,12 @@ def test_not_proven_counts_as_left_unless_it_is_the_administrator_s() -> None:
     (tied,) = decide({"incus": claim(Role.LIVE, proven=False)}, {"incus": Presence.ABSENT}, False)
     (admin,) = decide({"incus": claim(Role.ADMIN, proven=False)}, {"incus": Presence.ABSENT}, False)
     assert tied.counts and not admin.counts
+
+
+def test_what_somebody_else_holds_stays_and_counts_as_left() -> None:
+    for presence, counts in ((Presence.INSTALLED, False), (Presence.ABSENT, True)):
+        (action,) = decide({"incus": claim(Role.HELD)}, {"incus": presence}, True)
+        assert action.counts is counts
 
 
 def test_where_products_disagree_the_object_stays() -> None:

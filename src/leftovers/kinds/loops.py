@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from leftovers.errors import Unreadable
 from leftovers.host import Host
@@ -17,6 +18,8 @@ from leftovers.syscalls import LOOP_CLR_FD
 
 __all__ = ["LoopDevices"]
 
+LOOP_GET_STATUS64 = 0x4C05  # linux/loop.h; the answer begins with the file's device and inode
+LOOP_INFO64 = 232
 BLKGETDISKSEQ = 0x80081280  # _IOR(0x12, 128, __u64), linux/fs.h, since 5.15
 DELETED = " (deleted)"
 
@@ -28,14 +31,15 @@ class LoopDevices(Kind):
     title = "loop devices"
 
     def survey(self, look: Look) -> Listing:
-        """Key "loopN"; facts device, backing_file, deleted, autoclear, offset, majmin, holders.
+        """Key "loopN"; facts device, backing_file, deleted, here, autoclear, offset, majmin, holders.
 
         Identity ("loopN", diskseq): the kernel counts every attaching and detaching there (since 5.15); before,
-        ("loopN", backing file, offset). No device is opened: the last close of one with autoclear detaches it.
+        ("loopN", backing file, offset). No device with autoclear is opened: its last close detaches it.
 
         backing_file is the path as seen from our own root. The kernel cannot show one of more than a page, and
-        shows a file in a mount namespace or tree that we do not reach by its path there: it says what the
-        file was called, not that this path leads to it now.
+        shows a file in a mount namespace or tree that we do not reach by its path there: it says what the file was
+        called. `here` says that the path leads to that very file for us too; without it the device may be that of a
+        container which calls a file of its own so.
         """
         objects, faults = [], []
         for name in look.host.listdir("/sys/block"):
@@ -74,16 +78,39 @@ def device(host: Host, name: str) -> Object | None:
         raise
     # A file may really be called "x (deleted)"; the kernel adds the same to the path of an unlinked one (d_path).
     deleted = shown.endswith(DELETED) and not host.exists(shown)
-    facts = {
+    facts: dict[str, Any] = {
         "device": f"/dev/{name}",
         "backing_file": shown.removesuffix(DELETED) if deleted else shown,
         "deleted": deleted,
+        "here": False,
         "autoclear": autoclear,
         "offset": offset,
         "majmin": attribute(host, f"{base}/dev"),
         "holders": holders(host, name),
     }
+    facts["here"] = not (deleted or autoclear) and leads_here(host, facts)
     return Object("loop", name, identity(host, name, shown, offset), facts)
+
+
+def leads_here(host: Host, facts: Mapping[str, Any]) -> bool:
+    """Whether the backing file's path leads to that file in our own mount namespace, by device and inode."""
+    path = host.path(facts["device"])
+    try:
+        if not is_node(os.lstat(path), facts["majmin"]):
+            return False
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            if not is_node(os.fstat(fd), facts["majmin"]):
+                return False
+            device, inode = struct.unpack_from("=QQ", fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(LOOP_INFO64)))
+        finally:
+            os.close(fd)
+        info = os.stat(host.path(facts["backing_file"]), follow_symlinks=False)
+    except OSError:
+        return False
+    # linux/kdev_t.h, new_encode_dev
+    number = os.minor(info.st_dev) & 0xFF | os.major(info.st_dev) << 8 | (os.minor(info.st_dev) & ~0xFF) << 12
+    return (device, inode) == (number, info.st_ino)
 
 
 def identity(host: Host, name: str, backing_file: str, offset: int) -> Identity:
@@ -134,18 +161,17 @@ def open_node(path: str, object: Object) -> int:
 
     Raises OSError.
     """
-    if is_node(os.lstat(path), object):
+    if is_node(os.lstat(path), object.facts["majmin"]):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        if is_node(os.fstat(fd), object):
+        if is_node(os.fstat(fd), object.facts["majmin"]):
             return fd
         os.close(fd)
     raise OSError(errno.ENXIO, "is not the node of this device", path)
 
 
-def is_node(info: os.stat_result, object: Object) -> bool:
-    """Whether what was looked at is the block device that was listed."""
-    majmin = f"{os.major(info.st_rdev)}:{os.minor(info.st_rdev)}"
-    return stat.S_ISBLK(info.st_mode) and majmin == object.facts["majmin"]
+def is_node(info: os.stat_result, majmin: str) -> bool:
+    """Whether what was looked at is the block device of that number."""
+    return stat.S_ISBLK(info.st_mode) and majmin == f"{os.major(info.st_rdev)}:{os.minor(info.st_rdev)}"
 
 
 def identity_open(host: Host, fd: int, object: Object) -> Identity:

@@ -50,6 +50,7 @@ def test_facts(tmp_path: Path) -> None:
         "device": "/dev/loop3",
         "backing_file": "/var/lib/incus/disks/a b.img",
         "deleted": True,
+        "here": False,
         "autoclear": True,
         "offset": 0,
         "majmin": "7:3",

@@ -112,7 +112,7 @@ class HostOf:
     def claims(self, elsewhere: dict[str, Claim] | None = None) -> dict[str, Claim]:
         listed = {kind: tuple(objects) for kind, objects in self.listed.items()}
         case = Case("incus", Presence.ABSENT, listed, tuple(self.records), elsewhere or {})
-        return attribute(case, INCUS.rules, {})
+        return attribute(case, INCUS.rules)
 
     def proven(self) -> set[str]:
         """What would be removed if the package is gone."""
@@ -507,31 +507,34 @@ def test_mounts_where_incus_mounts_and_others(host: HostOf) -> None:
     assert len(claims) == 6
 
 
+def loop(host: HostOf, number: int, file: str, here: bool = True) -> None:
+    facts = {"device": f"/dev/loop{number}", "majmin": f"7:{number}", "backing_file": file, "here": here, "holders": []}
+    host.add("loop", f"loop{number}", (f"loop{number}", 1), **facts)
+
+
+def pool(host: HostOf, type: str, name: str, *devices: str) -> None:
+    host.add("pool", f"{type} {name}", (name,), type=type, name=name, guid="1", devices=list(devices), backing=[])
+
+
 def test_loop_devices_and_the_pools_on_them(host: HostOf) -> None:
-    host.add(
-        "loop", "loop3", ("loop3", 1), device="/dev/loop3", backing_file="/var/lib/incus/disks/default.img", holders=[]
-    )
-    host.add(
-        "loop", "loop4", ("loop4", 2), device="/dev/loop4", backing_file="/var/lib/incus-disks/mine.img", holders=[]
-    )
-    host.add(
-        "pool",
-        "zfs default",
-        ("1",),
-        type="zfs",
-        name="default",
-        guid="1",
-        devices=["/var/lib/incus/disks/default.img"],
-        backing=[],
-    )
-    host.add("pool", "zfs tank", ("2",), type="zfs", name="tank", guid="2", devices=["/dev/sdb"], backing=[])
-    host.add(
-        "pool", "zfs mixed", ("3",), type="zfs", name="mixed", guid="3", devices=["/dev/loop3", "/dev/sdc"], backing=[]
-    )
-    host.add("pool", "lvm vg", ("4",), type="lvm", name="vg", guid="4", devices=["/dev/loop3"], backing=[])
+    loop(host, 3, "/var/lib/incus/disks/default.img")
+    loop(host, 4, "/var/lib/incus-disks/mine.img")
+    pool(host, "lvm", "vg", "/dev/loop3")
+    pool(host, "zfs", "mixed", "/dev/loop3", "/dev/sdc")
+    pool(host, "zfs", "tank", "/dev/sdb")
     # A pool that Incus was only given a dataset of (zfs.pool_name=tank/incus) is the administrator's.
     host.record("pool", "given", driver="zfs", source="tank/incus", config={"zfs.pool_name": "tank/incus"})
-    assert host.proven() == {"loop:loop3", "pool:zfs default", "pool:lvm vg"}
+    assert host.proven() == {"loop:loop3", "pool:lvm vg"}
+
+
+def test_a_loop_device_of_an_incus_in_a_container_has_a_file_of_the_same_name(host: HostOf) -> None:
+    loop(host, 3, "/var/lib/incus/disks/default.img", here=False)
+    pool(host, "zfs", "theirs", "/var/lib/incus/disks/theirs.img")
+    assert host.proven() == set()
+    # The file was deleted by the purge, but its file system is mounted here: then it is ours.
+    host.mount("/var/lib/incus/storage-pools/default", "0:60", fstype="btrfs", source="/dev/loop3")
+    host.mount("/var/lib/incus/storage-pools/z/containers/c1", "0:61", fstype="zfs", source="theirs/containers/c1")
+    assert {"loop:loop3", "pool:zfs theirs"} <= host.proven()
 
 
 def test_apparmor_names_that_incus_makes(host: HostOf) -> None:
@@ -615,7 +618,8 @@ def test_a_network_namespace_that_somebody_else_is_in(host: HostOf) -> None:
     host.add("netns", "88", (88,), inode=88, host=False, processes=[21, 50], pins=[])
     host.add("netns", "1", (1,), inode=1, host=True, processes=[10, 20], pins=[])
     claims = host.claims()
-    assert claims["netns:77"].proven and not claims["netns:88"].proven and "netns:1" not in claims
+    assert claims["netns:77"].role is Role.LIVE and "netns:1" not in claims
+    assert claims["netns:88"].role is Role.HELD and claims["netns:88"].advice == "end pid 50"
     assert "process:50" not in claims
 
 

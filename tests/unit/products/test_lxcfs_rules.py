@@ -39,7 +39,7 @@ def claims(*processes: Object, elsewhere: dict[str, Claim] | None = None) -> dic
         ),
         "file": (Object("file", "/var/lib/lxcfs", ("f",), {"type": "directory", "entries": [], "mounted": True}),),
     }
-    return attribute(Case("lxcfs", Presence.ABSENT, listed, (), elsewhere or {}), LXCFS.rules, {})
+    return attribute(Case("lxcfs", Presence.ABSENT, listed, (), elsewhere or {}), LXCFS.rules)
 
 
 def user(pid: int = 20, root: list[str] | None = None) -> Object:
