@@ -11,8 +11,9 @@ from leftovers.ledger import Ledger, Memory, Run, now
 from leftovers.model import Deadline, Outcome, Plan
 from leftovers.plan import plan
 from leftovers.products import Product
-from leftovers.survey import Survey, survey
+from leftovers.survey import Survey
 from leftovers.sweep import Progress, sweep
+from leftovers.verify import look_again
 
 __all__ = ["Report", "carry_out", "remember"]
 
@@ -65,8 +66,7 @@ def carry_out(
         for outcome in sweep(host, todo, seen.scope, deadline, note=note, progress=progress):
             outcomes[outcome.action.id] = outcome
         tried = {action.id: action.object.identity for action in todo.doing()}
-        seen = survey(host, products, memory)
-        todo = plan(seen, names, data=run.data, force=run.force)
+        seen, todo = look_again(host, products, memory, data=run.data, force=run.force)
         if all(tried.get(action.id) == action.object.identity for action in todo.doing()) or deadline.passed():
             break
         memory = write_down(ledger, products, seen, run)

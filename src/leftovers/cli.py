@@ -11,10 +11,9 @@ from typing import NoReturn
 
 from leftovers import __version__
 from leftovers.errors import Fault, Refusal
+from leftovers.exits import FAILED, INTERRUPTED, REFUSED
 
 __all__ = ["main"]
-
-DONE, FAILED, USAGE, LEFT, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 EXAMPLES = """\
 examples:

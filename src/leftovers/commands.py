@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from leftovers import report
 from leftovers.clean import carry_out, remember, write_down
-from leftovers.cli import DONE, FAILED, LEFT
 from leftovers.errors import Refusal
+from leftovers.exits import DONE, FAILED, LEFT
 from leftovers.explain import explain as explain_object
 from leftovers.host import Host
 from leftovers.ledger import Ledger, Run, now

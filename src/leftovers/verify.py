@@ -9,14 +9,14 @@ from leftovers.ledger import Memory
 from leftovers.model import Plan
 from leftovers.plan import plan
 from leftovers.products import Product
-from leftovers.survey import survey
+from leftovers.survey import Survey, survey
 
 __all__ = ["look_again"]
 
 
 def look_again(
-    host: Host, products: Sequence[Product], memory: Mapping[str, Memory], *, data: bool = False, force: bool = False
-) -> Plan:
-    """A new plan for the same products: what is left is its left()."""
-    names = [product.name for product in products]
-    return plan(survey(host, products, memory), names, data=data, force=force)
+    host: Host, products: Sequence[Product], memory: Mapping[str, Memory], *, data: bool, force: bool
+) -> tuple[Survey, Plan]:
+    """A new survey and a new plan for the same products: what is left is the plan's left()."""
+    seen = survey(host, products, memory)
+    return seen, plan(seen, [product.name for product in products], data=data, force=force)
