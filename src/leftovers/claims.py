@@ -76,8 +76,10 @@ class Case:
             self._lives.setdefault(("cgroup", path), process.key)
             path = path.rpartition("/")[0]
         if process.facts["nested"]:
-            for name in ("mntns", "netns"):
-                self._lives.setdefault((name, process.facts[name]), process.key)
+            # Never our own: a container may have been given the host's network.
+            for name, ours in (("mntns", "our_mnt"), ("netns", "our_net")):
+                if not process.facts[ours]:
+                    self._lives.setdefault((name, process.facts[name]), process.key)
 
     def resident(self, place: str, value: str | int) -> str | None:
         """The pid of a proven process in (or below) a cgroup, or of a proven container's process in a mount or
@@ -86,6 +88,12 @@ class Case:
 
     def records_of(self, type: str) -> Iterator[Record]:
         return (record for record in self.records if record.type == type)
+
+    def at(self, directory: str) -> tuple[str, ...]:
+        """A product's directory, and where else it is: behind a symlink, or where a daemon was told to have it
+        (records of type "place")."""
+        others = (str(record.facts.get("path", "")) for record in self.records_of("place") if record.name == directory)
+        return tuple(dict.fromkeys((directory, *filter(None, others))))
 
     def cached(self, name: str, make: Callable[[], Any]) -> Any:
         """A value that does not change while rules are asked, made once."""
@@ -189,17 +197,26 @@ def runs(*exes: str, reason: str, rank: int = 0) -> Rule:
     return rule
 
 
-def runs_on(directories: Sequence[str], *names: str, reason: str, rank: int = 0) -> Rule:
-    """A process of the host whose file has one of these names and that was given a path in a product's directory:
-    as an argument, or in one after "=", "," or ":". Arguments alone prove nothing: anybody can write them."""
+def runs_with(options: Sequence[str], directories: Sequence[str], *names: str, reason: str, rank: int = 0) -> Rule:
+    """A process of the host whose file has one of these names and that was given a path in a product's directory by
+    one of these options, as its next argument or in one piece with it ("--ctrl type=unixio,path=..."). Arguments
+    alone prove nothing, anybody can write them; nor does a path in any other option, which may be only read."""
 
     def rule(obj: Object, case: Case) -> Finding | None:
         if obj.facts["nested"] or real_exe(obj).rpartition("/")[2] not in names:
             return None
-        for argument in obj.facts["argv"][1:]:
-            for piece in re.split(r"[=,:]", argument):
+        argv = obj.facts["argv"]
+        for number, argument in enumerate(argv[1:], 1):
+            option = next(
+                (option for option in options if argument == option or argument.startswith(f"{option}=")), None
+            )
+            if option is None:
+                continue
+            value = argument.partition("=")[2] or (argv[number + 1] if number + 1 < len(argv) else "")
+            for piece in (value, *re.split(r"[=,]", value)):
                 if any(below(piece, directory) for directory in directories):
-                    said = (Evidence("kernel", f"runs {obj.facts['exe']}"), Evidence("kernel", f"argument {argument}"))
+                    given = f"{option} {value}"
+                    said = (Evidence("kernel", f"runs {obj.facts['exe']}"), Evidence("kernel", f"given {given[:200]}"))
                     return Finding(reason, said, rank=rank)
         return None
 
@@ -248,16 +265,17 @@ def in_cgroup(reason: str, rank: int = 0) -> Rule:
     return rule
 
 
-def rooted_below(directory: str, reason: str, rank: int = 0) -> Rule:
-    """A process whose root file system lies in the product's directory: compared by file system and path in it,
-    as the kernel tells them, so it still holds when the directory was deleted ("//deleted")."""
+def rooted_below(directory: str, inner: str, reason: str, rank: int = 0) -> Rule:
+    """A process whose root file system lies in the product's directory, below `inner` in it: compared by file system
+    and path there, as the kernel tells them, so it still holds when the directory was deleted ("//deleted")."""
 
     def rule(obj: Object, case: Case) -> Finding | None:
-        root = obj.facts.get("mount_root")
-        here = place(case.mounts(), directory)
-        if not root or here is None or root[0] != here[0] or not below(root[1].removesuffix("//deleted"), here[1]):
-            return None
-        return Finding(reason, (Evidence("kernel", f"its root directory is {root[1]}"),), rank=rank)
+        root: list[str] = obj.facts.get("mount_root") or []
+        for path in case.at(directory) if root else ():
+            here = place(case.mounts(), path + inner)
+            if here and root[0] == here[0] and below(root[1].removesuffix("//deleted"), here[1]):
+                return Finding(reason, (Evidence("kernel", f"its root directory is {root[1]}"),), rank=rank)
+        return None
 
     return rule
 
@@ -323,16 +341,17 @@ def mounted_at(directory: str, *places: str, reason: str) -> Rule:
 
     def rule(obj: Object, case: Case) -> Finding | None:
         point = obj.facts["point"].removesuffix("//deleted")
-        if not below(point, directory):
+        path = next((path for path in case.at(directory) if below(point, path)), None)
+        if path is None:
             return None
         if obj.facts["configured"]:
             said = (Evidence("disk", f"{obj.facts['configured']} asks for a mount there"),)
             return Finding("a mount that the administrator configured", said, role=Role.ADMIN)
         said = (Evidence("kernel", f"mounted at {point} ({obj.facts['fstype']}, {obj.facts['source']})"),)
-        if any(below(point, f"{directory}/{name}") for name in places):
+        if any(below(point, f"{path}/{name}") for name in places):
             return Finding(reason, said)
         return Finding(
-            f"mounted below {directory}, but not where the product mounts anything",
+            f"mounted below {path}, but not where the product mounts anything",
             said,
             proven=False,
             advice=f"umount {point}",
@@ -341,13 +360,13 @@ def mounted_at(directory: str, *places: str, reason: str) -> Rule:
     return rule
 
 
-def backed_below(directory: str, reason: str) -> Rule:
+def backed_below(directory: str, inner: str, reason: str) -> Rule:
     """A loop device whose file lies in the product's directory. The name of the file is not enough: a container's
     own Incus calls its file the same. Either the path leads to that file here too, or it is mounted here."""
 
     def rule(obj: Object, case: Case) -> Finding | None:
         file, device = obj.facts["backing_file"], obj.facts["device"]
-        if not below(file, directory):
+        if not any(below(file, f"{path}{inner}") for path in case.at(directory)):
             return None
         said = Evidence("kernel", f"backed by {file}")
         if obj.facts["here"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from leftovers.errors import Fault
+from leftovers.errors import Fault, Refusal
 from leftovers.host import Host
 from leftovers.ledger import Ledger, Memory, Run, now
 from leftovers.model import Deadline, Outcome, Plan
@@ -20,7 +20,7 @@ __all__ = ["Report", "carry_out", "remember"]
 # What one removal sets free may only then be seen: a cgroup's late child, a mount under a mount.
 ROUNDS = 3
 # A whole run, in seconds.
-LIMIT = 300.0
+LIMIT = 3900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,12 @@ def carry_out(
         seen, todo = look_again(host, products, memory, data=run.data, force=run.force)
         if all(tried.get(action.id) == action.object.identity for action in todo.doing()) or deadline.passed():
             break
-        memory = write_down(ledger, products, seen, run)
+        try:
+            memory = write_down(ledger, products, seen, run)
+        except Refusal as fault:
+            # Something was removed already: this is a fault of the run, and what is left is told.
+            todo = replace(todo, faults=(*todo.faults, str(fault)))
+            break
     finish(ledger, memory, todo, plan(seen, names, data=True, force=run.force))
     return Report(tuple(outcomes.values()), todo, seen)
 

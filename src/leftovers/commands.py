@@ -15,7 +15,7 @@ from leftovers.host import Host
 from leftovers.ledger import Ledger, Run, now
 from leftovers.model import Plan, Presence
 from leftovers.plan import plan as make_plan
-from leftovers.products import NAMES, Product, with_companions
+from leftovers.products import NAMES, Product, load, with_companions
 from leftovers.survey import Survey, survey
 
 __all__ = ["clean", "explain", "plan", "record", "resume", "scan", "verify"]
@@ -159,7 +159,9 @@ def clean(arguments: Namespace) -> int:
             show(arguments, todo, seen)
             close_runs(ledger, products)
             return status(todo, 0)
-        consent(arguments, todo, seen)
+        if consent(arguments, todo, seen):
+            # A person takes his time: what he has agreed to is carried out only if it is still the same.
+            seen, todo = unchanged(host, ledger, products, arguments, seen, todo)
         going = [product for product in products if product.name in todo.products]
         return swept(arguments, host, ledger, going, seen, todo, Run(now(), arguments.data, arguments.force))
 
@@ -174,12 +176,26 @@ def refuse_installed(named: Sequence[str], products: Sequence[Product], seen: Su
             )
 
 
-def consent(arguments: Namespace, todo: Plan, seen: Survey) -> None:
-    """Show what is to be done and ask. Raises Refusal."""
+def unchanged(
+    host: Host, ledger: Ledger, products: list[Product], arguments: Namespace, seen: Survey, todo: Plan
+) -> tuple[Survey, Plan]:
+    """Look again after the question. What has gone meanwhile is no harm; anything new is. Raises Refusal."""
+    later = survey(host, products, remember(ledger, products))
+    plan = decided(products, later, arguments.product, data=arguments.data, force=arguments.force)
+    agreed = {(action.id, action.object.identity, action.verb) for action in todo.doing()}
+    news = [action for action in plan.doing() if (action.id, action.object.identity, action.verb) not in agreed]
+    if news or later.presence != seen.presence:
+        what = news[0].id if news else "a package"
+        raise Refusal("the host", f"has changed while you were asked ({what})", "nothing was changed; run again")
+    return later, plan
+
+
+def consent(arguments: Namespace, todo: Plan, seen: Survey) -> bool:
+    """Show what is to be done and ask; says whether a person was asked. Raises Refusal."""
     if arguments.yes:
         if not arguments.json:
             show(arguments, todo, seen)
-        return
+        return False
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Refusal("clean", "there is no terminal to ask on", "leftovers clean --yes, or leftovers plan to look")
     show(arguments, todo, seen)
@@ -189,6 +205,7 @@ def consent(arguments: Namespace, todo: Plan, seen: Survey) -> None:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
         raise Refusal("clean", "not confirmed", "nothing was changed")
+    return True
 
 
 def swept(
@@ -232,22 +249,28 @@ def close_runs(ledger: Ledger, products: Sequence[Product]) -> None:
 
 
 def resume(arguments: Namespace) -> int:
-    """Finish every run that was begun; it was consented to then."""
+    """Finish every run that was begun; it was consented to then. One of an earlier boot, or on a host where the
+    product is installed again, has no claim to be more than a plain clean."""
     host = Host()
     ledger = Ledger(host)
     with ledger.locked():
         open_runs = {name: run for name in ledger.products() if name in NAMES and (run := ledger.memory(name).run)}
         if not open_runs:
-            report.to_stdout(report.document("resume", Plan((), ()), {}) if arguments.json else "nothing to resume")
+            nothing = report.document("resume", Plan((), ()), {}) if arguments.json else "nothing to resume"
+            report.to_stdout(nothing)
             return DONE
-        run = next(iter(open_runs.values()))
-        products = with_companions(list(open_runs))
-        seen = survey(host, products, remember(ledger, products))
-        # A product that was installed again meanwhile is in use: the plan keeps all of it, and the run is over.
-        todo = decided(products, seen, list(open_runs), data=run.data, force=run.force)
+        products = [load(name) for name in open_runs]
+        memory = remember(ledger, products)
+        seen = survey(host, products, memory)
+        # The flags of an earlier boot, or of one of several runs, are not those of all.
+        data = all(run.data and memory[name].boot_id == seen.boot_id for name, run in open_runs.items())
+        todo = decided(products, seen, list(open_runs), data=data)
         if not todo.doing():
             show(arguments, todo, seen)
             close_runs(ledger, products)
+            for name in open_runs if not arguments.json else ():
+                if seen.presence[name] is Presence.INSTALLED:
+                    report.to_stdout(f"{name} is installed ({seen.because[name]}): nothing was resumed")
             return status(todo, 0)
         going = [product for product in products if product.name in todo.products]
-        return swept(arguments, host, ledger, going, seen, todo, run)
+        return swept(arguments, host, ledger, going, seen, todo, Run(now(), data, False))

@@ -24,6 +24,8 @@ __all__ = ["DIRECTORY", "Ledger", "Memory", "Run"]
 
 DIRECTORY = "/var/lib/leftovers"
 FORMAT = "1.0"
+# Facts that a container can make as big as it likes, and that are read anew at each look.
+BULKY = ("argv", "mount_devices", "mount_points", "entries")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,9 @@ class Ledger:
         if old.boot_id == boot_id:
             proven = {**old.claims, **proven}
         fresh = [record for record in records if record.source != "ledger"]
-        seen = {(record.type, record.name) for record in fresh}
-        kept = [record for record in old.records if (record.type, record.name) not in seen]
+        # A pool that the kernel showed is more than one that is only written down: the one does not replace the other.
+        seen = {(record.type, record.name, "inode" in record.facts) for record in fresh}
+        kept = [record for record in old.records if (record.type, record.name, "inode" in record.facts) not in seen]
         memory = Memory(product, boot_id, now(), presence.value, proven, (*fresh, *kept), run)
         self.write(memory)
         return memory
@@ -210,7 +213,7 @@ def dump(memory: Memory) -> dict[str, Any]:
                 "kind": claim.object.kind,
                 "key": claim.object.key,
                 "identity": list(claim.object.identity),
-                "facts": dict(claim.object.facts),
+                "facts": {name: value for name, value in claim.object.facts.items() if name not in BULKY},
                 "role": claim.role.value,
                 "rank": claim.rank,
                 "reason": claim.reason,

@@ -89,17 +89,17 @@ def place(mounts: Sequence[Mount], path: str) -> tuple[str, str] | None:
     return mount.majmin, (mount.root.rstrip("/") + rest) or "/"
 
 
-def host_path(mounts: Iterable[Mount], majmin: str, root: str, avoid: str = "") -> str | None:
+def host_path(mounts: Sequence[Mount], majmin: str, root: str, avoid: str = "") -> str | None:
     """The inverse of place(): a path of the host at which a piece of a file system is to be seen, or None.
 
     Mounts at or below `avoid` do not count: asked for the source of a bind mount, the mount itself is no answer.
-    The shallowest path wins: that is where an administrator knows it.
+    Nor does a path on which something else is mounted. The shallowest wins: that is where an administrator knows it.
     """
     best: str | None = None
     for mount in mounts:
         if mount.majmin != majmin or not below(root, mount.root) or (avoid and below(mount.point, avoid)):
             continue
         path = (mount.point.rstrip("/") + root[len(mount.root.rstrip("/")) :].rstrip("/")) or "/"
-        if best is None or len(path) < len(best):
+        if (best is None or len(path) < len(best)) and place(mounts, path) == (majmin, root.rstrip("/") or "/"):
             best = path
     return best

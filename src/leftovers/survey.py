@@ -12,6 +12,7 @@ from leftovers.host import Host
 from leftovers.kinds import Kind, Look, survey_order
 from leftovers.ledger import Memory
 from leftovers.model import Claim, Listing, Object, Presence, Record, Scope
+from leftovers.mountinfo import place
 from leftovers.products import Product
 
 __all__ = ["Survey", "presence", "relist", "survey"]
@@ -56,7 +57,7 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
         listing = listed_by(kind, Look(host, scope, listed))
         listed[kind.name] = listing.objects
         faults += listing.faults
-    present = {product.name: presence(host, product, listed["process"]) for product in products}
+    present = {product.name: presence(host, product, listed) for product in products}
     boot_id = host.boot_id()
     claims: dict[str, dict[str, Claim]] = {}
     for product in products:
@@ -65,7 +66,13 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
             present[product.name][0],
             listed,
             records[product.name],
-            elsewhere={id: claim for own in claims.values() for id, claim in own.items() if claim.proven},
+            # What is about to go with a product: of one that is installed nothing goes.
+            elsewhere={
+                id: claim
+                for name, own in claims.items()
+                for id, claim in own.items()
+                if claim.proven and present[name][0] is not Presence.INSTALLED
+            },
             recalled=remembered(memory.get(product.name), listed, boot_id),
         )
         claims[product.name] = attribute(case, product.rules, product.recall)
@@ -112,8 +119,9 @@ def ask(
 def listed_by(kind: Kind, look: Look) -> Listing:
     try:
         return kind.survey(look)
-    except (Fault, OSError, ImportError) as error:
-        return Listing(faults=(f"{kind.title}: {error}",))
+    except Exception as error:
+        # One kind that cannot be listed is a fault of the survey; all others are still worth telling.
+        return Listing(faults=(f"{kind.title}: {type(error).__name__}: {error}",))
 
 
 def relist(host: Host, kind: Kind, scope: Scope) -> Listing:
@@ -136,16 +144,20 @@ def relist(host: Host, kind: Kind, scope: Scope) -> Listing:
     return listing
 
 
-def presence(host: Host, product: Product, processes: Sequence[Object]) -> tuple[Presence, str]:
+def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ...]]) -> tuple[Presence, str]:
     """How much of a product is installed, and what says so. Its daemon's file is there (however it came), a daemon
-    of that name runs from a file that is there, or dpkg says so of the package that owns it."""
+    of that name runs from a file that is there, on the host or in a container that was given the product's
+    directory, or dpkg says so of the package that owns it."""
     for path in product.daemons:
         if host.exists(path):
             return Presence.INSTALLED, f"{path} is there"
     names = {path.rpartition("/")[2] for path in product.daemons}
-    for process in processes:
+    for process in listed["process"]:
         exe = process.facts["exe"]
-        if exe.rpartition("/")[2] in names and not process.facts["nested"]:
+        # Anybody may call a program of his so; only root can run the product.
+        if exe.rpartition("/")[2] not in names or process.facts["uid"] != 0:
+            continue
+        if not process.facts["nested"] or shares_directory(process, product, listed):
             return Presence.INSTALLED, f"pid {process.key} runs {exe}"
     if host.root:
         return Presence.ABSENT, ""
@@ -161,6 +173,18 @@ def presence(host: Host, product: Product, processes: Sequence[Object]) -> tuple
         if state not in ("not-installed", "installed"):
             return Presence.REMOVED, f"dpkg has {package} as {state}"
     return Presence.ABSENT, ""
+
+
+def shares_directory(process: Object, product: Product, listed: Mapping[str, tuple[Object, ...]]) -> bool:
+    """Whether a container's process has the host's own directory of the product, on the same file system."""
+    mounts = Case(product.name, Presence.ABSENT, listed).mounts()
+    here = {directory.path: place(mounts, directory.path) for directory in product.directories}
+    return any(
+        point in here and here[point] and here[point][0] == majmin  # type: ignore[index]
+        for other in listed["process"]
+        if other.facts["mntns"] == process.facts["mntns"]
+        for majmin, point in other.facts.get("mount_points", ())
+    )
 
 
 def remembered(memory: Memory | None, listed: Mapping[str, tuple[Object, ...]], boot_id: str) -> dict[str, Claim]:

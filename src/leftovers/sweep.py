@@ -17,8 +17,6 @@ __all__ = ["batches", "sweep"]
 
 # Pauses between looks at whether the kernel has let go, in seconds; the last one repeats.
 PAUSES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
-# One batch may not take longer than this, whatever its kind says.
-BATCH = 60.0
 Progress = Callable[[str, int, int], None]
 
 
@@ -44,7 +42,7 @@ def sweep(
     outcomes: list[Outcome] = []
     for verb, name, actions in todo:
         progress(kinds[name].title, len(outcomes), total)
-        done = do(host, kinds[name], verb, actions, scope, deadline.within(BATCH))
+        done = do(host, kinds[name], verb, actions, scope, deadline.within(kinds[name].limit))
         note(done)
         outcomes += done
     progress("", total, total)
@@ -81,9 +79,11 @@ def do(
                 results[id] = (Result.FAILED, causes.get(id) or "still there")
             else:
                 results[id] = (Result.DONE, "")
-    except (Fault, OSError) as error:
+    except Exception as error:
+        # Whatever went wrong with one batch, the next one is still to be done (a library's errors have no common base).
+        said = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"
         for action in actions:
-            results.setdefault(action.id, (Result.FAILED, str(error)))
+            results.setdefault(action.id, (Result.FAILED, said))
     seconds = time.monotonic() - began
     return [Outcome(action, *results[action.id], seconds) for action in actions]
 

@@ -63,6 +63,13 @@ def prepare() -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def been() -> None:
+    """The trace that the package leaves on a host for ever: its group."""
+    with open("/etc/group") as file:
+        write("/run/lab/group", file.read() + "incus-admin:x:989:\n")
+    sh("mount", "--bind", "/run/lab/group", "/etc/group")
+
+
 def spawn(exe: str, argv: Sequence[str], program: str = "import time; time.sleep(1000)") -> subprocess.Popen[bytes]:
     """A process with any name and arguments: a copy of the Python interpreter that runs `program`."""
     environment = {"PYTHONHOME": "/usr", "PATH": "/usr/bin:/bin"}
@@ -138,6 +145,15 @@ def admin() -> dict[str, subprocess.Popen[bytes]]:
     }
 
 
+def volumes() -> None:
+    """What a pool's source holds from its making on."""
+    for name in ("buckets", "containers", "containers-snapshots", "custom", "custom-snapshots", "images"):
+        os.makedirs(f"/srv/pool/{name}", exist_ok=True)
+    for name in ("virtual-machines", "virtual-machines-snapshots"):
+        os.makedirs(f"/srv/pool/{name}", exist_ok=True)
+    write("/srv/pool/containers/c1/rootfs/etc/hostname")
+
+
 def incus(containers: int = 2, *, purged: bool = True) -> None:
     """Incus as a purge leaves it (or as it stands, with `purged` false): processes, links, mounts, rules, files."""
     copy(INCUSD)
@@ -148,6 +164,7 @@ def incus(containers: int = 2, *, purged: bool = True) -> None:
     sh("mount", "--bind", "/srv/pool", f"{DIRECTORY}/storage-pools/pool2")
     spawn(INCUSD, ["/usr/libexec/incus/incusd", "--group", "incus-admin"])
     copy("/usr/libexec/incus/dnsmasq")
+    os.makedirs(f"{DIRECTORY}/networks/incusbr0")
     hosts = f"--dhcp-hostsfile={DIRECTORY}/networks/incusbr0/dnsmasq.hosts"
     spawn("/usr/libexec/incus/dnsmasq", ["dnsmasq", "--interface=incusbr0", hosts])
     sh("ip", "link", "add", "incusbr0", "address", f"{MAC}ff", "type", "bridge")

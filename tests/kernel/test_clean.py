@@ -160,6 +160,7 @@ def test_veths_stranded_with_both_ends_in_the_host(capsys: pytest.CaptureFixture
     # What a month-old purge looks like: no process, no file; the pairs that liblxc moved back, a bridge, a table.
     incus_like.prepare()
     incus_like.admin()
+    incus_like.been()
     before = settled()
     sh("ip", "link", "add", "incusbr0", "address", "10:66:6a:11:22:33", "type", "bridge")
     sh("nft", "-f", "-", stdin="table inet incus {\n chain fwd.incusbr0 {\n }\n}\n")
@@ -230,7 +231,7 @@ def test_volumes_outside_stay_until_they_are_asked_for(capsys: pytest.CaptureFix
     incus_like.prepare()
     incus_like.admin()
     incus_like.incus(1)
-    incus_like.write("/srv/pool/containers/c1/rootfs/etc/hostname")
+    incus_like.volumes()
     assert plan(capsys)["file:/srv/pool/containers"]["action"] == "keep"
     assert leftovers("clean", "incus", "--yes") == 0
     assert os.path.exists("/srv/pool/containers/c1/rootfs/etc/hostname")
@@ -245,7 +246,7 @@ def test_data_goes_when_it_is_asked_for_and_what_is_beside_it_stays(capsys: pyte
     incus_like.prepare()
     incus_like.admin()
     incus_like.incus(1)
-    incus_like.write("/srv/pool/containers/c1/rootfs/etc/hostname")
+    incus_like.volumes()
     assert leftovers("clean", "incus", "--yes", "--data") == 0, capsys.readouterr().out
     assert os.listdir("/srv/pool") == ["mine"]
 

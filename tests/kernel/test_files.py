@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 from sandbox import private, sh
 from things import act, look
@@ -106,7 +107,7 @@ def test_a_symlink_in_the_place_of_the_directory_is_unlinked_only() -> None:
 
 
 @private
-def test_a_directory_that_is_a_mount_point_is_emptied_and_stays_mounted() -> None:
+def test_a_directory_that_is_a_mount_point_stays_and_is_emptied_only_when_that_is_asked_for() -> None:
     os.makedirs("/srv/incus")
     sh("mount", "-t", "tmpfs", "tmpfs", "/srv/incus")
     write("/srv/incus/a/b")
@@ -115,8 +116,21 @@ def test_a_directory_that_is_a_mount_point_is_emptied_and_stays_mounted() -> Non
     sh("mount", "--bind", "/srv/admin", "/srv/incus/bound")
     found = files("/srv/incus")
     assert found["/srv/incus"].facts["mounted"] and found["/srv/incus"].facts["mounts"] == ["/srv/incus/bound"]
-    assert "mount is in the way" in act("file", found.values())["/srv/incus"]
+    assert "is a mount point" in act("file", found.values())["/srv/incus"]
+    assert os.path.exists("/srv/incus/a/b")
+    asked = [replace(obj, facts={**obj.facts, "contents": True}) for obj in found.values()]
+    assert "mount is in the way" in act("file", asked)["/srv/incus"]
     assert os.listdir("/srv/incus") == ["bound"] and os.path.exists("/srv/admin/precious")
+
+
+@private
+def test_a_symlink_on_a_strict_way_is_refused() -> None:
+    write("/srv/libvirt/images/disk")
+    os.makedirs("/srv/home")
+    os.symlink("/srv/libvirt", "/srv/home/pool")
+    found = files("/srv/home/pool/images")
+    strict = [replace(obj, facts={**obj.facts, "strict": True}) for obj in found.values()]
+    assert act("file", strict) != {} and os.path.exists("/srv/libvirt/images/disk")
 
 
 @private
@@ -137,8 +151,6 @@ def test_only_directories_go_where_a_product_says_so() -> None:
     os.makedirs("/srv/lxc/lock/var/lib/incus")
     found = files("/srv/lxc")
     assert found["/srv/lxc"].facts["hollow"]
-    from dataclasses import replace
-
     hollow = [replace(obj, facts={**obj.facts, "only_hollow": True}) for obj in found.values()]
     write("/srv/lxc/lock/var/lib/lxc/.c1")  # somebody else's lock, made meanwhile
     assert act("file", hollow) != {}

@@ -24,6 +24,7 @@ class Cgroups(Kind):
     path (from the root of its hierarchy), directory (where that is mounted), hierarchy ("" for version 2, the
     controllers of a version 1 hierarchy), populated (has a living process in or below it; None in version 1).
     Keys: the path, HIERARCHY:PATH in version 1.
+    `only_empty`, when a product put it there, means that no process in it may be killed.
     """
 
     name: ClassVar[str] = "cgroup"
@@ -105,6 +106,8 @@ def kill(host: Host, obj: Object) -> str:
     Linux 5.14). Returns the cause of a failure, or ""."""
     if not obj.facts["populated"]:
         return ""
+    if obj.facts.get("only_empty"):
+        return "has a process by now"
     try:
         fd = os.open(host.path(f"{obj.facts['directory']}/cgroup.kill"), os.O_WRONLY | os.O_CLOEXEC)
     except FileNotFoundError:

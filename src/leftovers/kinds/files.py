@@ -27,6 +27,7 @@ TYPES = {
     stat.S_IFIFO: "fifo",
 }
 RESOLVE = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
+REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs", "lustre", "virtiofs", "autofs")
 # A tree is looked through for anything but directories up to this many entries.
 HOLLOW_LIMIT = 1000
 NAMES = 200
@@ -38,20 +39,29 @@ class Files(Kind):
     """Facts of a file: path, type, target (of a symlink), mounted (it is a mount point), mounts (mount points below
     it), hollow (a directory tree with no file in it), entries (names in a directory, the first NAMES of them).
 
-    `only_hollow`, when a product put it there, limits the removal to directories: nothing that is a file goes.
+    type is "remote" for what lies on a network or FUSE file system: nothing else is known of that.
+    What a product may put there: `only_hollow` limits the removal to directories, nothing that is a file goes;
+    `contents` empties a directory that is a mount point; `strict` refuses a path that leads through a symlink.
     """
 
     name: ClassVar[str] = "file"
     title: ClassVar[str] = "directories, sockets and files"
     needs: ClassVar[tuple[str, ...]] = ("mount",)
     settle: ClassVar[float] = 0.0
+    limit: ClassVar[float] = 3600.0  # a disk with millions of files takes its time
     lasting: ClassVar[bool] = True
 
     def survey(self, look: Look) -> Listing:
-        points = [mount.facts["point"] for mount in look.objects("mount") if mount.facts["host"]]
+        mounts = {mount.facts["point"]: mount.facts for mount in look.objects("mount") if mount.facts["host"]}
+        points = list(mounts)
         objects = []
         faults = []
         for path in sorted(set(look.scope.directories)):
+            if remote(mounts, path):
+                # Not even looked at: a server that is gone would hold us up for ever.
+                facts = {"path": path, "type": "remote", "target": "", "mounted": path in points, "mounts": []}
+                objects.append(Object("file", path, (path, "remote", 0), {**facts, "hollow": False, "entries": []}))
+                continue
             try:
                 status = os.lstat(look.host.path(path))
             except (FileNotFoundError, NotADirectoryError):
@@ -69,9 +79,23 @@ class Files(Kind):
         # Inner ones first, so that a directory that holds another is seen as it will be.
         for obj in sorted(objects, key=lambda obj: obj.facts["path"], reverse=True):
             tree = Tree(deadline, only_directories=bool(obj.facts.get("only_hollow")))
-            if cause := tree.remove(host.path(obj.facts["path"]), obj.facts["mounted"]):
+            if obj.facts["type"] == "remote":
+                failed[obj.id] = "lies on a network or FUSE file system"
+            elif obj.facts["mounted"] and not obj.facts.get("contents"):
+                failed[obj.id] = "is a mount point: nothing is deleted behind it"
+            elif cause := tree.remove(
+                host.path(obj.facts["path"]), obj.facts["mounted"], strict=bool(obj.facts.get("strict"))
+            ):
                 failed[obj.id] = cause
         return failed
+
+
+def remote(mounts: Mapping[str, Mapping[str, Any]], path: str) -> bool:
+    """Whether a path lies on a file system that another process or machine serves."""
+    while path not in mounts and path != "/":
+        path = path.rpartition("/")[0] or "/"
+    fstype = str(mounts.get(path, {}).get("fstype", ""))
+    return fstype in REMOTE or fstype.startswith("fuse")
 
 
 def describe(host: Host, path: str, status: os.stat_result, points: Sequence[str]) -> Object:
@@ -127,16 +151,17 @@ class Tree:
         self.only_directories = only_directories
         self.causes: list[str] = []
 
-    def remove(self, path: str, contents_only: bool = False) -> str:
+    def remove(self, path: str, contents_only: bool = False, strict: bool = False) -> str:
         """Remove what stands at `path`; of a directory that is a mount point itself only what is in it.
-        Returns the cause of a failure, or ""."""
+        Returns the cause of a failure, or "". Unless `strict`, symlinks among the parents are the administrator's
+        wish (/var/lib on another disk); elsewhere anybody may have put them there."""
         parent, name = os.path.split(path.rstrip("/"))
         try:
-            # The parents are the system's own directories; a symlink there (/var/lib on another disk) is the
-            # administrator's wish.
-            fd = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = open_parent(parent, strict)
         except FileNotFoundError:
             return ""
+        except OSError as error:
+            return f"{path}: {error.strerror}"
         try:
             if contents_only:
                 # RESOLVE_NO_XDEV counts from here, so this one mount is entered and none below it.
@@ -213,6 +238,18 @@ class Tree:
             self.causes.append(f"{path}: a mount is in the way: it is left alone")
         else:
             self.causes.append(f"{path}: {error.strerror}")
+
+
+def open_parent(path: str, strict: bool) -> int:
+    """A directory, only to reach what is in it. Raises OSError, ELOOP for a symlink on a strict way."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    if not strict:
+        return os.open(path, flags)
+    root = os.open("/", flags)
+    try:
+        return syscalls.openat2(root, path, flags, syscalls.RESOLVE_NO_SYMLINKS)
+    finally:
+        os.close(root)
 
 
 @dataclass(slots=True)

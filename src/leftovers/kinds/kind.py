@@ -33,6 +33,7 @@ class Kind(ABC):
     title   the plural that people read
     needs   kinds that must be listed before this one
     settle  seconds that the kernel (or systemd) may take until a removed object is no longer listed
+    limit   seconds that one batch may take in all
     lasting whether an identity still means something after a reboot
     """
 
@@ -41,6 +42,7 @@ class Kind(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     verbs: ClassVar[tuple[Verb, ...]] = (Verb.REMOVE,)
     settle: ClassVar[float] = 2.0
+    limit: ClassVar[float] = 60.0
     lasting: ClassVar[bool] = False
 
     @abstractmethod

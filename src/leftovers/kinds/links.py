@@ -98,6 +98,11 @@ def nsid_of(route: Any, fd: int) -> int | None:
     return nsid if isinstance(nsid, int) and nsid >= 0 else None
 
 
+def text(name: Any) -> str:
+    """A link's name: pyroute2 leaves it as bytes when it is not UTF-8, and a container may call a link anything."""
+    return os.fsdecode(name) if isinstance(name, bytes) else str(name)
+
+
 def whole(ask: Callable[[], Iterable[Any]]) -> list[Any]:
     """The answer to a dump, asked again while the kernel says that it changed under way (NLM_F_DUMP_INTR).
 
@@ -125,7 +130,7 @@ def dump(route: Any, netns: int, home: int, pid: int) -> list[dict[str, Any]]:
         loopback = bool(link["flags"] & 0x8)
         found.append(
             {
-                "name": link.get_attr("IFLA_IFNAME"),
+                "name": text(link.get_attr("IFLA_IFNAME")),
                 "index": link["index"],
                 "netns": netns,
                 "host": netns == home,
@@ -256,7 +261,7 @@ def delete(objects: Sequence[Object], deadline: Deadline) -> dict[str, str]:
         for obj in objects:
             index = obj.facts["index"]
             present = links.get(index)
-            if present is None or present.get_attr("IFLA_IFNAME") != obj.facts["name"]:
+            if present is None or text(present.get_attr("IFLA_IFNAME")) != obj.facts["name"]:
                 continue
             try:
                 route.link("set", index=index, group=group)

@@ -92,7 +92,7 @@ def fstab_points(host: Host) -> set[str]:
     for line in text.split(b"\n"):
         fields = line.split()
         if len(fields) >= 2 and not fields[0].startswith(b"#"):
-            points.add(mountinfo.decode(fields[1]))
+            points.add(mountinfo.decode(fields[1]).rstrip("/") or "/")
     return points
 
 

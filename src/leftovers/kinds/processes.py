@@ -19,6 +19,10 @@ __all__ = ["Processes"]
 # a pid namespace ignores SIGTERM that it did not ask for (pid_namespaces(7)).
 GRACE = 1.0
 NAMESPACES = ("pid", "mnt", "net")
+# Bytes of arguments that are read of a process of the host, and of one in a container.
+ARGUMENTS, NESTED_ARGUMENTS = 65536, 4096
+# Processes that are signalled together: a pidfd is an open file, and a thousand may be all that we may have.
+CHUNK = 256
 
 
 class Processes(Kind):
@@ -26,10 +30,12 @@ class Processes(Kind):
 
     pid, ppid, start (clock ticks since boot), exe (as the kernel says it, with " (deleted)"), argv, uid,
     cgroup (path in cgroup2, "" if none), pidns, mntns, netns (inodes), nested (in another pid namespace than
-    ours), self (this process or one of its ancestors). The first process of each foreign mount namespace also
-    has mount_root (what is mounted at its "/": [major:minor, path in that file system]), mount_devices
-    (major:minor of all that is mounted there) and mount_points ([major:minor, mount point] of what is mounted in our
-    namespace too): how a container's processes are tied to its root file system and to what it was given.
+    ours), our_net, our_mnt (in the same network or mount namespace as we), self (this process or one of its
+    ancestors).
+    The first process of each foreign mount namespace also has mount_root (what is mounted at its "/": [major:minor,
+    path in that file system]), mount_devices (major:minor of all that is mounted there) and mount_points
+    ([major:minor, mount point] of what is mounted in our namespace too): how a container's processes are tied to its
+    root file system and to what it was given.
     `abrupt`, when a product put it there, means that it is not asked first.
     """
 
@@ -51,65 +57,84 @@ class Processes(Kind):
             info = process.info
             pid = info["pid"]
             try:
-                exe = os.readlink(host.path(f"/proc/{pid}/exe"))
+                where = living(host, pid)
+                exe = os.readlink(host.path(f"/proc/{where}/exe"))
                 start = start_time(host, pid)
-                inodes = {name: namespace(host, pid, name) for name in NAMESPACES}
+                inodes = {name: namespace(host, where, name) for name in NAMESPACES}
             except OSError:
                 continue  # a kernel thread or a zombie has no file; others are gone by now
+            nested = inodes["pid"] != home["pid"]
             facts: dict[str, object] = {
                 "pid": pid,
                 "ppid": info["ppid"] or 0,
                 "start": start,
                 "exe": exe,
-                "argv": arguments_of(host, pid),
+                "argv": arguments_of(host, where, NESTED_ARGUMENTS if nested else ARGUMENTS),
                 "uid": info["uids"].real if info["uids"] else -1,
                 "cgroup": cgroup_of(host, pid),
                 "pidns": inodes["pid"],
                 "mntns": inodes["mnt"],
                 "netns": inodes["net"],
-                "nested": inodes["pid"] != home["pid"],
+                "nested": nested,
+                "our_net": inodes["net"] == home["net"],
+                "our_mnt": inodes["mnt"] == home["mnt"],
                 "self": pid in above,
             }
             if inodes["mnt"] not in seen_mntns:
                 seen_mntns.add(inodes["mnt"])
-                facts.update(mounts_of(host, pid, ours))
+                facts.update(mounts_of(host, where, ours))
             objects.append(Object("process", str(pid), (pid, start), facts))
         return Listing(tuple(objects))
 
     def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
         """SIGTERM to those of the host, SIGKILL to those in containers, and to all that still live after GRACE."""
         failed: dict[str, str] = {}
-        fds: dict[int, Object] = {}
-        try:
-            for obj in objects:
-                if obj.facts["self"] or obj.facts["pid"] == 1:
-                    failed[obj.id] = "is this command's own process or an ancestor of it"
-                    continue
-                fd = hold(host, obj)
-                if fd is not None:
-                    fds[fd] = obj
-            for fd, obj in fds.items():
-                abrupt = obj.facts["nested"] or obj.facts.get("abrupt")
-                failed.update(send(fd, obj, signal.SIGKILL if abrupt else signal.SIGTERM))
-            alive = wait(set(fds), deadline.within(GRACE))
-            for fd in alive:
-                failed.update(send(fd, fds[fd], signal.SIGKILL))
-            wait(alive, deadline)
-        finally:
-            for fd in fds:
-                os.close(fd)
+        todo = list(objects)
+        while todo:
+            failed.update(end(host, todo[:CHUNK], deadline))
+            todo = todo[CHUNK:]
         return failed
+
+
+def end(host: Host, objects: Sequence[Object], deadline: Deadline) -> dict[str, str]:
+    """End these processes; returns the causes of failures."""
+    failed: dict[str, str] = {}
+    fds: dict[int, Object] = {}
+    try:
+        for obj in objects:
+            if obj.facts["self"] or obj.facts["pid"] == 1:
+                failed[obj.id] = "is this command's own process or an ancestor of it"
+                continue
+            try:
+                fd = hold(host, obj)
+            except OSError as error:
+                failed[obj.id] = error.strerror or str(error)
+                continue
+            if fd is not None:
+                fds[fd] = obj
+        for fd, obj in fds.items():
+            abrupt = obj.facts["nested"] or obj.facts.get("abrupt")
+            failed.update(send(fd, obj, signal.SIGKILL if abrupt else signal.SIGTERM))
+        alive = wait(set(fds), deadline.within(GRACE))
+        for fd in alive:
+            failed.update(send(fd, fds[fd], signal.SIGKILL))
+        wait(alive, deadline)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return failed
 
 
 def hold(host: Host, obj: Object) -> int | None:
     """A pidfd of the process that was listed, or None if it is gone (or its pid is another's by now).
 
     The start time is read after the pidfd is open: what is then signalled is what was looked at (pidfd_open(2)).
+    Raises OSError for any other reason than that it is gone.
     """
     pid = obj.facts["pid"]
     try:
         fd = os.pidfd_open(pid)
-    except OSError:
+    except ProcessLookupError:
         return None
     try:
         same = start_time(host, pid) == obj.facts["start"]
@@ -174,10 +199,27 @@ def cgroup_of(host: Host, pid: int) -> str:
     return ""
 
 
-def arguments_of(host: Host, pid: int) -> list[str]:
-    """A process' arguments. Not psutil's: it cuts a title that a process gave itself at its blanks."""
+def living(host: Host, pid: int) -> str:
+    """Where in /proc a process can be looked at: at itself, or at one of its threads when the first has ended and
+    others go on (it is then a zombie that lives). Raises OSError when there is none."""
     try:
-        text = host.read_bytes(f"/proc/{pid}/cmdline", 1 << 20)
+        os.readlink(host.path(f"/proc/{pid}/exe"))
+        return str(pid)
+    except FileNotFoundError:
+        for thread in os.listdir(host.path(f"/proc/{pid}/task")):
+            try:
+                os.readlink(host.path(f"/proc/{pid}/task/{thread}/exe"))
+                return f"{pid}/task/{thread}"
+            except OSError:
+                continue
+        raise
+
+
+def arguments_of(host: Host, where: str, limit: int) -> list[str]:
+    """A process' arguments, the first `limit` bytes. Not psutil's: it cuts a title that a process gave itself at its
+    blanks, and a container may give itself megabytes of them."""
+    try:
+        text = host.read_bytes(f"/proc/{where}/cmdline", limit)
     except OSError:
         return []
     return [os.fsdecode(argument) for argument in text.rstrip(b"\0").split(b"\0")] if text else []
@@ -197,9 +239,9 @@ def ancestors(host: Host) -> set[int]:
     return pids
 
 
-def mounts_of(host: Host, pid: int, ours: set[str]) -> dict[str, object]:
+def mounts_of(host: Host, where: str, ours: set[str]) -> dict[str, object]:
     try:
-        mounts = mountinfo.parse(host.read_bytes(f"/proc/{pid}/mountinfo"))
+        mounts = mountinfo.parse(host.read_bytes(f"/proc/{where}/mountinfo"))
     except OSError:
         return {}
     root = mountinfo.covering(mounts, "/")

@@ -40,8 +40,8 @@ def mount(obj: Object, case: Case) -> Finding | None:
 def process(obj: Object, case: Case) -> Finding | None:
     # Killed under a container that uses it, its files in there answer "Transport endpoint is not connected" until
     # that container is restarted (lxc/lxcfs README.md; lxc/lxcfs#193).
-    if obj.facts["nested"] or real_exe(obj) not in EXES:
-        return None
+    if obj.facts["nested"] or real_exe(obj) not in EXES or not set(obj.facts["argv"]) & set(POINTS):
+        return None  # one that an administrator runs at another place is his
     said = (Evidence("kernel", f"runs {obj.facts['exe']}"),)
     for claim in case.claims.values():
         if claim.object.kind == "mount" and claim.role is Role.ADMIN:

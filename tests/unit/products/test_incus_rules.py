@@ -30,6 +30,7 @@ class HostOf:
 
     def process(self, pid: int, exe: str, *argv: str, ppid: int = 1, **facts: Any) -> Object:
         known = {"cgroup": "/", "nested": False, "netns": 1, "mntns": 1, "pidns": 1, "uid": 0, "self": False, **facts}
+        known = {"our_net": known["netns"] == 1, "our_mnt": known["mntns"] == 1, **known}
         return self.add("process", str(pid), (pid, 9), pid=pid, ppid=ppid, start=9, exe=exe, argv=list(argv), **known)
 
     def monitor(self, pid: int, name: str) -> Object:
@@ -119,6 +120,11 @@ class HostOf:
         return {id for id, claim in self.claims().items() if claim.proven and claim.role in (Role.LIVE, Role.DATA)}
 
 
+def been(host: HostOf) -> None:
+    """Incus has been on this host: its package's group outlives a purge."""
+    host.add("account", "group incus-admin", ("g",), type="group", name="incus-admin", line="incus-admin:x:989:")
+
+
 @pytest.fixture
 def host() -> HostOf:
     return HostOf()
@@ -149,7 +155,13 @@ def test_arguments_prove_nothing(host: HostOf) -> None:
 
 
 def test_helpers_are_known_by_file_and_by_the_directory_in_their_arguments(host: HostOf) -> None:
-    host.process(10, "/usr/sbin/dnsmasq", "dnsmasq", "--dhcp-hostsfile=/var/lib/incus/networks/incusbr0/dnsmasq.hosts")
+    host.process(
+        10,
+        "/usr/sbin/dnsmasq",
+        "dnsmasq",
+        "--interface=incusbr0",
+        "--dhcp-hostsfile=/var/lib/incus/networks/incusbr0/dnsmasq.hosts",
+    )
     host.process(11, EXE, EXE, "forkproxy", "--", "1", "4")
     host.process(12, "/usr/bin/qemu-system-x86_64", "qemu", "-readconfig", "/run/incus/vm1/qemu.conf")
     host.process(13, "/usr/libexec/virtiofsd", "virtiofsd", "--socket-path=/var/lib/incus/devices/vm1/virtio-fs.x.sock")
@@ -221,7 +233,7 @@ def test_empty_cgroups_where_nobody_else_uses_liblxc(host: HostOf) -> None:
         host.cgroup(path)
     host.cgroup("/lxc.payload.full", populated=True)
     assert host.proven() == set(), "nothing says that Incus has ever been here"
-    host.add("account", "group incus-admin", ("g",), type="group", name="incus-admin", line="incus-admin:x:989:")
+    been(host)
     assert host.proven() == {"cgroup:/lxc.pivot", "cgroup:/lxc.payload.c1", "cgroup:/lxc.monitor.web-1-1"}
 
 
@@ -297,10 +309,15 @@ def test_a_bridge_named_incusbr0_that_the_administrator_made(host: HostOf) -> No
 
 
 @pytest.mark.parametrize("source", ["database", "disk", "ledger"])
-def test_a_remembered_network_with_its_address_on_the_bridge(host: HostOf, source: str) -> None:
+def test_a_remembered_network_wants_two_marks_on_the_bridge(host: HostOf, source: str) -> None:
+    # LXD's lxdbr0 after lxd-to-incus, or an administrator's bridge with the address that a network once had.
     host.record("network", "lan0", source, type="bridge", managed=True, config={"ipv4.address": "10.0.0.1/24"})
-    host.link("lan0", "bridge", address="52:54:00:00:00:01", addresses=["10.0.0.1"])
-    assert host.proven() == {"link:lan0"}
+    host.link("lan0", "bridge", address="00:16:3e:00:00:01", addresses=["10.0.0.1"])
+    host.record("network", "lan1", source, type="bridge", managed=True, config={"ipv4.address": "10.0.1.1/24"})
+    host.link("lan1", "bridge", address="10:66:6a:00:00:01", addresses=["10.0.1.1"])
+    host.record("network", "lan2", source, type="bridge", managed=True, config={"bridge.hwaddr": "52:54:00:00:00:02"})
+    host.link("lan2", "bridge", address="52:54:00:00:00:02")
+    assert host.proven() == {"link:lan1", "link:lan2"}
 
 
 def test_a_bridge_is_known_by_the_dnsmasq_that_serves_it(host: HostOf) -> None:
@@ -363,13 +380,15 @@ def test_vlan_links_that_incus_created_and_that_it_did_not(host: HostOf) -> None
 
 
 def test_tunnels_and_the_mtu_holder_of_a_bridge(host: HostOf) -> None:
-    host.record("network", "lan0", type="bridge", managed=True, config={"bridge.external_interfaces": "lan0-mine"})
+    config = {"bridge.external_interfaces": "lan0-mine", "tunnel.tun.protocol": "vxlan", "tunnel.gre.protocol": "gre"}
+    host.record("network", "lan0", type="bridge", managed=True, config=config)
     host.link("lan0", "bridge")
     for name, type in (("lan0-tun", "vxlan"), ("lan0-gre", "gretap"), ("lan0-mtu", "dummy")):
         host.link(name, type, master="lan0")
     host.link("lan0-mine", "vxlan", master="lan0")
     host.link("gre0", "gre")  # the fallback device that the kernel makes (lxc/incus#1741)
     host.link("lan0-other", "vxlan", master="br-lan")
+    host.link("lan0-site2", "vxlan", master="lan0")  # of the administrator's, put there by hand
     assert host.proven() == {"link:lan0", "link:lan0-tun", "link:lan0-gre", "link:lan0-mtu"}
 
 
@@ -443,10 +462,13 @@ def test_trap_1_the_table_stays_empty_for_ever(host: HostOf) -> None:
     host.table("incus", "egress.netprio.c1.eth0", family="netdev")
     host.table("incusadmin")
     host.table("admin", "fwd.incusbr0")
+    assert host.proven() == set(), "nothing says that Incus has ever been here"
+    been(host)
     assert host.proven() == {"nft:inet incus", "nft:bridge incus", "nft:netdev incus"}
 
 
 def test_a_table_of_that_name_with_chains_of_somebody_else(host: HostOf) -> None:
+    been(host)
     host.table("incus", "fwd.incusbr0", "my_chain")
     claim = host.claims()["nft:inet incus"]
     assert not claim.proven and "my_chain" in claim.evidence[0].text
@@ -585,20 +607,20 @@ def test_a_directory_with_its_database_was_never_purged(host: HostOf) -> None:
 
 
 def test_volumes_at_the_administrator_s_place(host: HostOf) -> None:
-    host.record("pool", "pool2", driver="dir", source="/srv/pool", config={})
+    host.record("pool", "pool2", "kernel", driver="dir", source="/srv/pool", inode=1)
+    host.record("pool", "written", "database", driver="dir", source="/srv/other", config={})
     host.record("pool", "default", driver="dir", source="/var/lib/incus/storage-pools/default", config={})
     host.instance("c1", disks=[{"device": "data", "source": "/srv/data", "path": "/mnt", "pool": ""}])
     paths = INCUS.places(tuple(host.records))
     assert "/srv/pool/containers" in paths and "/srv/data" in paths
     assert not any(path.startswith("/var/lib/incus") for path in paths)
-    for path in ("/srv/pool", "/srv/pool/containers", "/srv/data"):
+    for path in ("/srv/pool", "/srv/pool/containers", "/srv/data", "/srv/other", "/srv/other/images"):
         file(host, path)
-    roles = {id: claim.role for id, claim in host.claims().items()}
-    assert roles == {
-        "file:/srv/pool": Role.ADMIN,
-        "file:/srv/pool/containers": Role.EXTERNAL,
-        "file:/srv/data": Role.ADMIN,
-    }
+    claims = host.claims()
+    assert claims["file:/srv/pool/containers"].role is Role.EXTERNAL and claims["file:/srv/pool/containers"].proven
+    for path in ("/srv/pool", "/srv/data", "/srv/other", "/srv/other/images"):
+        assert claims[f"file:{path}"].role is Role.ADMIN, path
+    assert not claims["file:/srv/other/images"].proven, "a path that is only written down"
 
 
 @pytest.mark.parametrize("source", ["/", "/srv/../etc", "relative", "/var/lib/incus/x", "/dev/sdb", ""])

@@ -28,7 +28,7 @@ def process(pid: int, exe: str, **facts: Any) -> Object:
 def claims(*processes: Object, elsewhere: dict[str, Claim] | None = None) -> dict[str, Claim]:
     listed = {
         "mount": (mount("/", "8:1", "ext4"), mount("/var/lib/lxcfs", "0:77", "fuse.lxcfs")),
-        "process": (process(10, "/usr/bin/lxcfs (deleted)"), *processes),
+        "process": (process(10, "/usr/bin/lxcfs (deleted)", argv=["lxcfs", "/var/lib/lxcfs"]), *processes),
         "unit": (
             Object(
                 "unit",

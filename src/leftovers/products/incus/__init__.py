@@ -8,7 +8,18 @@ from __future__ import annotations
 from leftovers import claims
 from leftovers.model import Role
 from leftovers.products.incus import files, firewall, network, processes, reading
-from leftovers.products.incus.names import DAEMONS, DIRECTORY, MONITOR, MOUNTED, PAYLOAD, RUN, UNITS, USER_DAEMONS
+from leftovers.products.incus.names import (
+    DAEMONS,
+    DIRECTORY,
+    HELPERS,
+    MONITOR,
+    MOUNTED,
+    PAYLOAD,
+    QEMU,
+    RUN,
+    UNITS,
+    USER_DAEMONS,
+)
 from leftovers.products.product import Directory, Product
 
 PRODUCT = Product(
@@ -29,7 +40,7 @@ PRODUCT = Product(
         "net.ipv6.conf.all.forwarding=1",
         "fs.inotify.max_user_instances=1024",
     ),
-    readers=(reading.read_api, reading.read_database, reading.read_disk, reading.read_kernel),
+    readers=(reading.read_api, reading.read_database, reading.read_disk, reading.read_kernel, reading.read_places),
     places=reading.places,
     companions=("lxcfs",),
     rules={
@@ -39,22 +50,19 @@ PRODUCT = Product(
             claims.runs(*DAEMONS, *USER_DAEMONS, reason="Incus' daemon or a helper of it"),
             claims.child_of("a container's init", rank=1),
             claims.in_cgroup("a container's process", rank=1),
-            claims.rooted_below(f"{DIRECTORY}/storage-pools", "a container's process", rank=1),
+            claims.rooted_below(DIRECTORY, "/storage-pools", "a container's process", rank=1),
             # device/disk.go and driver_lxc.go: guestapi and the instance's part of shmounts.
             claims.given("/dev/incus", "/dev/.incus-mounts", reason="a container's process", rank=1),
             claims.shares_mounts("a container's process", rank=1),
-            claims.runs_on(
-                (f"{DIRECTORY}/networks",), "dnsmasq", reason="the DHCP and DNS server of a network", rank=3
-            ),
-            claims.runs_on(
-                (DIRECTORY, RUN),
-                "qemu-system-x86_64", "qemu-system-aarch64", "qemu-system-arm", "qemu-system-ppc64",
-                "qemu-system-riscv64", "qemu-system-s390x",
-                reason="a virtual machine", rank=1,
-            ),
-            claims.runs_on(
-                (DIRECTORY, RUN), "virtiofsd", "virtfs-proxy-helper", "swtpm", "lxcfs", "minio", "nbdkit", "qemu-nbd",
-                reason="a helper of an instance", rank=3,
+            processes.dnsmasq,
+            # driver_qemu.go; device/disk.go, tpm.go; OCI and per-instance lxcfs in 7.x.
+            claims.runs_with(("-readconfig", "-pidfile"), (RUN,), *QEMU, reason="a virtual machine", rank=1),
+            claims.runs_with(
+                ("--shared-dir", "--socket-path", "--ctrl", "--tpmstate", "-p", "--pidfile"),
+                (f"{DIRECTORY}/devices", f"{DIRECTORY}/virtual-machines", RUN),
+                *HELPERS,
+                reason="a helper of an instance",
+                rank=3,
             ),
             claims.in_unit("started by one of Incus' units", rank=3),
             processes.tied_process,
@@ -69,10 +77,10 @@ PRODUCT = Product(
         "nft": (firewall.nft_table,),
         "xtables": (firewall.xtables_rule,),
         "link": network.RULES,
-        "loop": (claims.backed_below(f"{DIRECTORY}/disks", "the device of a storage pool"),),
+        "loop": (claims.backed_below(DIRECTORY, "/disks", "the device of a storage pool"),),
         "pool": (claims.pool_on_loops(f"{DIRECTORY}/disks", "a storage pool"),),
         "apparmor": (firewall.apparmor,),
-        "file": (files.directory, files.volumes, files.lock_parents, files.dnsmasq_directory, files.disk_source),
+        "file": files.RULES,
         "account": (claims.reported("made by Incus' package"),),
         "sysctl": (claims.reported("Incus sets it; what stood before is not known"),),
     },

@@ -5,23 +5,32 @@ from __future__ import annotations
 import re
 
 from leftovers.claims import Case, Finding
-from leftovers.model import Evidence, Object
-from leftovers.products.incus.names import CHAIN, COMMENT, DIRECTORY
+from leftovers.model import Evidence, Object, Role
+from leftovers.products.incus.names import CHAIN, COMMENT, DIRECTORY, SETS
+from leftovers.products.incus.processes import trace
 
 
 def nft_table(obj: Object, case: Case) -> Finding | None:
     """Incus' tables (firewall/drivers/drivers_nftables.go: nftablesNamespace). The name is its namespace; that
     nothing but Incus writes there is seen by the chains."""
-    if obj.facts["name"] != "incus" or obj.facts["family"] not in ("inet", "bridge", "netdev", "ip", "ip6"):
+    if obj.facts["name"] != "incus" or obj.facts["family"] not in ("inet", "bridge", "netdev"):
         return None
     foreign = [chain for chain in obj.facts["chains"] if not CHAIN.match(chain)]
-    if foreign:
-        said = (Evidence("kernel", f"has chains that Incus does not make: {', '.join(foreign[:5])}"),)
+    foreign += [name for name in obj.facts["sets"] if not SETS.match(name)]
+    been = trace(case)
+    if foreign or not been:
+        doubt = (
+            f"has what Incus does not make: {', '.join(foreign[:5])}" if foreign else "nothing else of Incus is here"
+        )
+        reason = "a table with Incus' name" + (", and things of somebody else" if foreign else "")
         advice = f"nft delete table {obj.key}"
-        return Finding("Incus' table with chains of somebody else", said, proven=False, advice=advice)
+        # Somebody else's table that only has the name is not Incus'; one with chains of both is.
+        mixed = been and any(CHAIN.match(chain) for chain in obj.facts["chains"])
+        role = Role.LIVE if mixed else Role.ADMIN
+        return Finding(reason, (Evidence("kernel", doubt),), proven=False, role=role, advice=advice)
     count = len(obj.facts["chains"])
     state = f"{count} chains, all named as Incus names them" if count else "empty, as Incus leaves it"
-    return Finding("Incus' firewall table", (Evidence("kernel", state),))
+    return Finding("Incus' firewall table", (Evidence("kernel", state), Evidence("kernel", been)))
 
 
 def xtables_rule(obj: Object, case: Case) -> Finding | None:
@@ -38,10 +47,19 @@ def xtables_rule(obj: Object, case: Case) -> Finding | None:
             reason = "a firewall rule or chain of Incus"
             return Finding(reason, (said,), proven=known or case.is_proven("link", match[1]))
     if obj.facts["family"] == "bridge":
-        for name in obj.facts.get("interfaces", ()):
-            if case.is_proven("link", name):
-                return Finding("a bridge rule of Incus", (Evidence("kernel", f"for {name}, an instance's device"),))
+        return bridge_rule(obj, case)
     return None
+
+
+def bridge_rule(obj: Object, case: Case) -> Finding | None:
+    """A rule for an instance's own device: as the one link that it is about, and not as what it excepts."""
+    names = obj.facts.get("interfaces", ())
+    if len(set(names)) != 1 or re.search(r"! (-i|-o|--in|--out|--logical)", obj.facts["rule"]):
+        return None
+    link = next((link for link in case.proven("link") if link.key == names[0]), None)
+    if link is None or link.facts["type"] not in ("veth", "tun"):
+        return None
+    return Finding("a bridge rule of Incus", (Evidence("kernel", f"for {link.key}, an instance's device"),))
 
 
 def apparmor(obj: Object, case: Case) -> Finding | None:

@@ -24,9 +24,7 @@ TRANSIENT = re.compile(r"(veth|tap|mac)[0-9a-f]{8}\Z|(inc|ipvl)[0-9a-f]{10}\Z")
 # 00:16:3e, which LXD, LXC and Xen use too, and which therefore only counts beside other proof.
 OUI = "10:66:6a:"
 SHARED_OUI = "00:16:3e:"
-CHAIN = re.compile(
-    r"(fwd|in|out|pstrt|prert|acl|aclin|aclout|aclfwd|fwdprert|fwdout|fwdpstrt|egress\.netprio)(\.(?P<of>.*))?\Z"
-)
+CHAIN = re.compile(r"(fwd|in|out|pstrt|prert|acl|aclin|aclout|aclfwd|fwdprert|fwdout|fwdpstrt|egress\.netprio)\..+\Z")
 NETWORK_CHAIN = re.compile(r"(fwd|in|out|pstrt)\.(?P<network>.+)\Z")
 COMMENT = re.compile(
     r"generated for Incus (network|network-forward|network-load-balancer|container|instance) (?P<of>.+)"
@@ -35,3 +33,16 @@ COMMENT = re.compile(
 PAYLOAD = r"/lxc\.payload\.[^/]+\Z"
 MONITOR = r"/lxc\.monitor\.[^/]+\Z"
 CLASH = re.compile(r"-[0-9]{1,3}\Z")
+QEMU = tuple(f"qemu-system-{arch}" for arch in ("x86_64", "aarch64", "arm", "ppc64", "riscv64", "s390x"))
+HELPERS = ("virtiofsd", "swtpm", "lxcfs")
+# What a network's own tables and sets are called (drivers_nftables_templates.go); a name always follows the dot.
+SETS = re.compile(r"bridges\Z|.+_(ipv4|ipv6|eth)\Z")
+# What Incus makes in its directory (internal/server/sys/fs.go).
+LAYOUT = frozenset(
+    (
+        *("backups", "containers", "containers-snapshots", "database", "devices", "disks", "guestapi", "images"),
+        *("logs", "networks", "security", "shmounts", "storage-pools", "virtual-machines"),
+        *("virtual-machines-snapshots", "server.crt", "server.key", "server.ca", "cluster.crt", "cluster.key"),
+        *("unix.socket", "unix.socket.user"),
+    )
+)

@@ -6,60 +6,78 @@ from collections.abc import Iterator
 from typing import Any
 
 from leftovers.claims import Case, Finding, Rule
-from leftovers.model import Evidence, Object, Role
+from leftovers.model import Evidence, Object, Record, Role
 from leftovers.products.incus.names import COMMENT, NETWORK_CHAIN, OUI, RUN, SHARED_OUI, TRANSIENT
-from leftovers.products.incus.processes import named_for
+from leftovers.products.incus.processes import named_for, serves
 from leftovers.products.incus.reading import addresses, lxc_nics, made, nics
 
 
 def bridge(obj: Object, case: Case) -> Finding | None:
-    """A managed network's bridge. Incus refuses to create one under a name that is taken
-    (network/driver_bridge.go, Create), so its own word is proof; a name that is only remembered wants an
-    address of Incus' on the bridge beside it, since an administrator may have made one of that name since."""
+    """A managed network's bridge. Incus refuses to create one under a name that is taken (network/driver_bridge.go,
+    Create), so its own word is proof, and so is its server on it. A name that is only remembered is not: an
+    administrator, or LXD, may have made one of that name since. It wants more that only Incus gives."""
     if obj.facts["type"] != "bridge" or not obj.facts["host"]:
         return None
-    name = obj.key
+    name, mac = obj.key, obj.facts["address"].lower()
+    reason = "a managed network's bridge"
     for process in case.proven("process"):
-        if f"--interface={name}" in process.facts["argv"]:
-            return Finding(
-                "a managed network's bridge", (Evidence("kernel", f"dnsmasq (pid {process.key}) serves it"),)
-            )
-    mac = obj.facts["address"]
-    named: list[Evidence] = []
-    for record in case.records_of("network"):
-        if record.name != name or not record.facts.get("managed") or record.facts.get("type") != "bridge":
-            continue
-        said = Evidence(record.source, f"network {name} is a managed bridge")
-        if record.source == "api":
-            return Finding("a managed network's bridge", (said,))
-        own = set(record.facts.get("addresses", ())) | {
-            str(record.facts.get("config", {}).get(key, "")).partition("/")[0]
-            for key in ("ipv4.address", "ipv6.address")
-        }
-        shared = own & set(obj.facts["addresses"])
-        if shared:
-            return Finding("a managed network's bridge", (said, Evidence("kernel", f"has its address {min(shared)}")))
-        named.append(said)
-    for table in case.proven("nft"):
-        if any((match := NETWORK_CHAIN.match(chain)) and match["network"] == name for chain in table.facts["chains"]):
-            named.append(Evidence("kernel", f"nft table {table.key} has chains for network {name}"))
-    for rule in case.proven("xtables"):
-        match = COMMENT.match(rule.facts.get("comment", ""))
-        if match and match[1] == "network" and match["of"] == name:
-            named.append(Evidence("kernel", f"firewall rule {rule.facts['comment']!r}"))
-            break
-    if not named:
+        if serves(process) == name:
+            return Finding(reason, (Evidence("kernel", f"dnsmasq (pid {process.key}) serves it"),))
+    kernel = firewall_names(case, name)
+    remembered = [
+        record
+        for record in case.records_of("network")
+        if record.name == name and record.facts.get("managed") and record.facts.get("type") == "bridge"
+    ]
+    named = [Evidence(record.source, f"network {name} is a managed bridge") for record in remembered]
+    if any(record.source == "api" for record in remembered):
+        return Finding(reason, tuple(named))
+    shared = sorted(
+        {address for record in remembered for address in addresses_of(record)} & set(obj.facts["addresses"])
+    )
+    own = mac in {hwaddr for record in remembered for hwaddr in hwaddrs_of(record)}
+    marks = [Evidence("kernel", f"has its address {address}") for address in shared[:1]]
+    if mac.startswith(OUI) or own or (kernel and mac.startswith(SHARED_OUI)):
+        marks.append(Evidence("kernel", f"its hardware address {mac} is one that Incus gives"))
+    if (kernel and marks) or own or (named and len(marks) == 2):
+        return Finding(reason, (*kernel[:1], *named[:1], *marks))
+    if not kernel and not named:
         return None
-    if mac.startswith((OUI, SHARED_OUI)):
-        named.append(Evidence("kernel", f"its address {mac} is one that Incus gives"))
-        return Finding("a managed network's bridge", tuple(named))
     return Finding(
-        "named like a network of Incus, but with nothing of Incus' on it",
-        (*named, Evidence("kernel", f"its address is {mac}")),
+        "named like a network of Incus, but with too little of Incus' on it",
+        (*kernel[:1], *named[:1], Evidence("kernel", f"its hardware address is {mac}")),
         proven=False,
         role=Role.ADMIN,
         advice=f"ip link delete {name}",
     )
+
+
+def firewall_names(case: Case, network: str) -> list[Evidence]:
+    """What Incus' own firewall rules, written since the boot, say of a network of that name."""
+    found = []
+    for table in case.proven("nft"):
+        matches = (NETWORK_CHAIN.match(chain) for chain in table.facts["chains"])
+        if any(match and match["network"] == network for match in matches):
+            found.append(Evidence("kernel", f"nft table {table.key} has chains for network {network}"))
+    for rule in case.proven("xtables"):
+        match = COMMENT.match(rule.facts.get("comment", ""))
+        if match and match[1] == "network" and match["of"] == network:
+            found.append(Evidence("kernel", f"firewall rule {rule.facts['comment']!r}"))
+            break
+    return found
+
+
+def addresses_of(network: Record) -> set[str]:
+    """The addresses that a network's bridge was given."""
+    config = network.facts.get("config", {})
+    own = {str(config.get(key, "")).partition("/")[0] for key in ("ipv4.address", "ipv6.address")}
+    return (own | set(network.facts.get("addresses", ()))) - {"", "none", "auto"}
+
+
+def hwaddrs_of(network: Record) -> set[str]:
+    """The hardware addresses that a network's bridge was given, by a person or by Incus."""
+    config = network.facts.get("config", {})
+    return {str(value).lower() for key, value in config.items() if key.endswith("hwaddr") and value}
 
 
 def bridge_child(obj: Object, case: Case) -> Finding | None:
@@ -70,8 +88,15 @@ def bridge_child(obj: Object, case: Case) -> Finding | None:
         return None
     if not case.is_proven("link", master) or not obj.key.startswith(f"{master}-") or obj.key in external(case, master):
         return None
+    rest = obj.key.removeprefix(f"{master}-")
     said = Evidence("kernel", f"a {obj.facts['type']} port of {master} with a name made from it")
-    return Finding("a tunnel of a managed network", (said,))
+    for record in case.records_of("network"):
+        config = record.facts.get("config", {}) if record.name == master else {}
+        wanted = f"tunnel.{rest}.protocol" in config or (rest == "mtu" and obj.facts["type"] == "dummy")
+        if config and wanted:
+            return Finding("a tunnel of a managed network", (said, Evidence(record.source, f"network {master} has it")))
+    reason = "named like a tunnel of a managed network"
+    return Finding(reason, (said,), proven=False, role=Role.ADMIN, advice=f"ip link delete {obj.key}")
 
 
 def external(case: Case, network: str) -> set[str]:
@@ -90,7 +115,11 @@ def vlan(obj: Object, case: Case) -> Finding | None:
         return None
     for name, source, parent, number, created in vlan_notes(case):
         if created == "true" and parent == obj.facts["peer"] and str(number) == str(obj.facts["vlan"]):
-            return Finding("a VLAN link that Incus created", (Evidence(source, f"{name}: created on {parent}"),))
+            said = (Evidence(source, f"{name}: created on {parent}"),)
+            # Only the living daemon's note is of now: the same link may be the administrator's since.
+            live = source == "api"
+            role, advice = (Role.LIVE, "") if live else (Role.ADMIN, f"ip link delete {obj.key}")
+            return Finding("a VLAN link that Incus created", said, proven=live, role=role, advice=advice)
     return None
 
 
@@ -131,7 +160,8 @@ def veth(obj: Object, case: Case) -> Finding | None:
     pid = case.resident("netns", facts["peer_netns"])
     if pid is not None and not lent(case, f"{facts['peer_netns']}/{facts['peer']}"):
         inside = Evidence("kernel", f"its other end is in the network namespace of pid {pid}")
-        if given or mac.startswith((OUI, SHARED_OUI)):
+        ours = TRANSIENT.match(obj.key) or named or case.is_proven("link", facts["master"])
+        if ours and (given or mac.startswith((OUI, SHARED_OUI))):
             return Finding(reason, (inside, address, *named))
         if named or case.is_proven("link", facts["master"]):
             return Finding(reason, (inside, Evidence("kernel", f"a port of {facts['master']}"), *named))
@@ -211,10 +241,14 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
         return None  # a VLAN link that Incus made for this: it goes with the namespace
     mac = facts["address"].lower()
     incus_gave = mac == given or mac in addresses(case) or mac.startswith((OUI, SHARED_OUI))
-    if facts["type"] and home and TRANSIENT.match(home) and incus_gave:
-        return None
-    if facts["type"] and not home and not from_host(obj, case, incus_gave):
-        return None
+    if facts["type"]:
+        came = from_host(obj, case)
+        if incus_gave and (came is None or made_peer(came, case)):
+            return None
+        if not home and (came is None or case.is_proven("link", came.facts["master"])):
+            return None
+    if TRANSIENT.match(home) or (home and incus_gave):
+        home = ""  # a container may rename its links: this one is not the one that the file means
     said = [Evidence("kernel", f"{facts['type'] or 'hardware'} in the network namespace of pid {pid}")]
     if home:
         said.append(Evidence("disk", f"{RUN}/{instance}/lxc.conf: was {home} on the host"))
@@ -228,13 +262,22 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
     return Finding("a link of the host's that a container was given", tuple(said), role=Role.LENT, facts=back)
 
 
-def from_host(obj: Object, case: Case, incus_gave: bool) -> bool:
-    """Whether a virtual link in a container came from the host and is not Incus' own making, as far as the kernel
-    tells: its other end or its lower link is in the host, which a container cannot arrange by itself."""
-    peer = next((link for link in case.objects("link") if link.facts["host"] and link.key == obj.facts["peer"]), None)
-    if incus_gave or peer is None or obj.facts["peer_netns"] != peer.facts["netns"]:
-        return False
-    return not case.is_proven("link", peer.facts["master"])
+def from_host(obj: Object, case: Case) -> Object | None:
+    """The link of the host that a virtual link in a container belongs to: its other end, or the one below it. A
+    container cannot arrange that by itself; what it made itself belongs to nothing in the host."""
+    host_links: dict[str, Object] = case.cached(
+        "incus.host_links", lambda: {link.key: link for link in case.objects("link") if link.facts["host"]}
+    )
+    peer = host_links.get(obj.facts["peer"])
+    return peer if peer is not None and obj.facts["peer_netns"] == peer.facts["netns"] else None
+
+
+def made_peer(link: Object, case: Case) -> bool:
+    """Whether a link of the host may be the end that Incus made for a device, by name or by the bridge it is on."""
+    named = any(nic.get("host_name") == link.key and made(case, nic) for _, nic in nics(case))
+    parents = {nic.get("parent") for _, nic in nics(case)}
+    on_ours = case.is_proven("link", link.facts["master"]) or link.facts["type"] in ("bridge", "")
+    return bool(TRANSIENT.match(link.key)) or named or on_ours or link.key in parents
 
 
 def is_home(nic: dict[str, Any], home: str) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from leftovers.claims import Case, real_exe
+from leftovers.host import Host
+from leftovers.kinds.files import remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Object, Presence, Record
 from leftovers.mountinfo import below, host_path
@@ -33,22 +36,27 @@ def read_database(look: Look) -> tuple[list[Record], list[str]]:
 def read_disk(look: Look) -> tuple[list[Record], list[str]]:
     from leftovers.evidence import incus_backup, incus_directory
 
+    for mount in Case("incus", Presence.ABSENT, look.listed).mounts():
+        if below(mount.point, DIRECTORY) and remote({mount.point: {"fstype": mount.fstype}}, mount.point):
+            # A server that is gone would hold us up for ever.
+            return [], [f"{mount.point}: not read, it is a {mount.fstype} file system"]
     records, faults = incus_directory.read(look.host, DIRECTORY, RUN)
     more, more_faults = incus_backup.read(look.host, DIRECTORY)
     return records + more, faults + more_faults
 
 
 def read_kernel(look: Look) -> tuple[list[Record], list[str]]:
-    """Where pools have their sources, as mounts tell it: the bind mount of a directory elsewhere
-    (storage/drivers/driver_dir.go, Mount), and the root file system of a running container."""
+    """Where pools have their sources, as the kernel tells it: the bind mount of a directory elsewhere
+    (storage/drivers/driver_dir.go, Mount), and the root file system of a running container. The inode goes with it,
+    so that a path which somebody else has put there later is not taken for the source."""
     case = Case("incus", Presence.ABSENT, look.listed)
-    sources: dict[str, tuple[str, str]] = {}
+    sources: dict[str, str] = {}
     for mount in case.mounts():
         parent, _, name = mount.point.rpartition("/")
         if parent == f"{DIRECTORY}/storage-pools":
             source = host_path(case.mounts(), mount.majmin, mount.root, avoid=DIRECTORY)
             if source:
-                sources[source] = (name, mount.fstype if mount.fstype in ("btrfs", "zfs") else "dir")
+                sources[source] = name
     for process in case.objects("process"):
         parent_process = case.process(process.facts["ppid"])
         # LXD's pools look the same inside: only the init of a monitor of ours tells.
@@ -58,11 +66,49 @@ def read_kernel(look: Look) -> tuple[list[Record], list[str]]:
         match = re.fullmatch(r"(/.+)/containers/[^/]+/rootfs", root)
         source = host_path(case.mounts(), majmin, match[1], avoid=DIRECTORY) if match else None
         if source and not below(source, DIRECTORY):
-            sources.setdefault(source, (source, "dir"))
+            sources.setdefault(source, source)
+    records = []
+    for source, name in sources.items():
+        inode = pool_inode(look.host, source)
+        if inode:
+            records.append(Record("pool", name, "kernel", {"driver": "dir", "source": source, "inode": inode}))
+    return records, []
+
+
+def pool_inode(host: Host, source: str) -> int:
+    """The inode of a pool's source, if it looks like one: Incus makes all of these directories when it makes the
+    pool (older versions had no buckets), and an administrator's own directory would hardly have them. 0 if not."""
+    try:
+        names = set(os.listdir(host.path(source)))
+        inode = os.stat(host.path(source), follow_symlinks=False).st_ino
+    except OSError:
+        return 0
+    return inode if len(names & set(VOLUMES)) >= len(VOLUMES) - 2 else 0
+
+
+def read_places(look: Look) -> tuple[list[Record], list[str]]:
+    """Where else Incus' directory is: behind a symlink, or where a daemon was told to have it (INCUS_DIR,
+    internal/util/paths.go)."""
+    places = {}
+    if os.path.islink(look.host.path(DIRECTORY)):
+        places[os.path.realpath(look.host.path(DIRECTORY))] = f"{DIRECTORY} is a symlink to it"
+    for process in look.objects("process"):
+        if is_daemon(process):
+            places.update(dict.fromkeys(told(look.host, process), f"INCUS_DIR of pid {process.key}"))
     return [
-        Record("pool", name, "kernel", {"driver": driver, "source": source, "config": {}})
-        for source, (name, driver) in sources.items()
+        Record("place", DIRECTORY, "kernel", {"path": path, "why": why})
+        for path, why in places.items()
+        if path != DIRECTORY and path.startswith("/") and ".." not in path.split("/") and path.strip("/")
     ], []
+
+
+def told(host: Host, process: Object) -> list[str]:
+    """A process' INCUS_DIR, from its environment."""
+    try:
+        environment = host.read_bytes(f"/proc/{process.key}/environ", 1 << 20).split(b"\0")
+    except OSError:
+        return []
+    return [os.fsdecode(entry[10:]).rstrip("/") for entry in environment if entry.startswith(b"INCUS_DIR=")]
 
 
 def is_daemon(process: Object) -> bool:
@@ -114,15 +160,18 @@ def addresses(case: Case) -> set[str]:
     return found
 
 
-def external_pools(records: tuple[Record, ...]) -> dict[str, str]:
-    """Pools whose files lie where the administrator wanted them: source directory to pool name."""
-    found = {}
+def external_pools(records: tuple[Record, ...]) -> dict[str, tuple[Record, int]]:
+    """Pools whose files lie where the administrator wanted them: source directory to its record and, where that was
+    seen in the kernel, its inode (else 0)."""
+    found: dict[str, tuple[Record, int]] = {}
     for record in records:
         source = record.facts.get("source", "") if record.type == "pool" else ""
         if record.type == "pool" and record.facts.get("driver") in ("dir", "btrfs") and source.startswith("/"):
             elsewhere = not below(source, DIRECTORY) and not source.startswith("/dev/")
             if elsewhere and source.strip("/") and ".." not in source.split("/"):
-                found[source.rstrip("/")] = record.name
+                inode = int(record.facts.get("inode", 0))
+                if inode or source.rstrip("/") not in found:
+                    found[source.rstrip("/")] = record, inode
     return found
 
 
@@ -141,7 +190,7 @@ VOLUMES = (
 
 
 def places(records: tuple[Record, ...]) -> tuple[str, ...]:
-    paths = []
+    paths = [str(record.facts["path"]) for record in records if record.type == "place"]
     for source in external_pools(records):
         paths += [source, *(f"{source}/{name}" for name in VOLUMES)]
     for record in records:
