@@ -152,11 +152,12 @@ def attribute(case: Case, rules: Mapping[str, Sequence[Rule]], recall: Collectio
                 rank=finding.rank,
                 advice=finding.advice,
             )
-            if finding.proven:
+            if finding.proven and finding.role is not Role.ADMIN:
                 case.add(claim)
                 news += 1
             else:
-                case.claims[obj.id] = claim  # may still be proven in a later round
+                # "Not proven" and "somebody else's" are only said as long as no later round proves otherwise.
+                case.claims[obj.id] = claim
                 left.append(obj)
         open_objects = left
         if not news:

@@ -81,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us: what is written goes nowhere, and stops nothing
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as we run
     arguments = parser().parse_args(argv)
     for name, default in (("json", False), ("color", "auto"), ("verbose", False), ("debug", False)):
         if not hasattr(arguments, name):
@@ -100,10 +103,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = ": leftovers resume" if arguments.command in ("clean", "resume") else ""
         print(f"leftovers: interrupted{advice}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): that is no fault of ours, nor of the host's.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except Exception as error:
         if arguments.debug:
             raise

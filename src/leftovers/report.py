@@ -214,9 +214,11 @@ def entry(action: Action, outcome: Outcome | None) -> dict[str, Any]:
 
 def to_stdout(text: str) -> None:
     """Data goes to stdout; names that are not UTF-8 go as escapes instead of failing. A reader that went away
-    (`| head`) decides nothing: what was begun goes on, unread."""
+    (`| head`), a full disk, a stdout that is closed decide nothing: what was begun goes on, unread."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + ("" if text.endswith("\n") else "\n"))
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

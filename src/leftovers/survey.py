@@ -154,8 +154,10 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
     names = {path.rpartition("/")[2] for path in product.daemons}
     for process in listed["process"]:
         exe = process.facts["exe"]
-        # Anybody may call a program of his so; only root can run the product.
-        if exe.rpartition("/")[2] not in names or process.facts["uid"] != 0:
+        # Wrapped programs are called .NAME-wrapped (Nix). Anybody may call a program of his so; only root can run
+        # the product.
+        name = exe.rpartition("/")[2].removeprefix(".").removesuffix("-wrapped")
+        if name not in names or process.facts["uid"] != 0:
             continue
         if not process.facts["nested"] or shares_directory(process, product, listed):
             return Presence.INSTALLED, f"pid {process.key} runs {exe}"
@@ -176,15 +178,21 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
 
 
 def shares_directory(process: Object, product: Product, listed: Mapping[str, tuple[Object, ...]]) -> bool:
-    """Whether a container's process has the host's own directory of the product, on the same file system."""
+    """Whether a container's process has the host's own directory of the product: it stands on the host's root, or
+    has something mounted at that place that is of the same file system."""
     mounts = Case(product.name, Presence.ABSENT, listed).mounts()
+    root = place(mounts, "/")
     here = {directory.path: place(mounts, directory.path) for directory in product.directories}
-    return any(
-        point in here and here[point] and here[point][0] == majmin  # type: ignore[index]
-        for other in listed["process"]
-        if other.facts["mntns"] == process.facts["mntns"]
-        for majmin, point in other.facts.get("mount_points", ())
-    )
+    for other in listed["process"]:
+        if other.facts["mntns"] != process.facts["mntns"]:
+            continue
+        if other.facts.get("mount_root") == list(root or ()) or other.facts["our_mnt"]:
+            return True
+        for majmin, point in other.facts.get("mount_points", ()):
+            found = here.get(point)
+            if found and found[0] == majmin:
+                return True
+    return False
 
 
 def remembered(memory: Memory | None, listed: Mapping[str, tuple[Object, ...]], boot_id: str) -> dict[str, Claim]:

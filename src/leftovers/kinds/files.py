@@ -28,6 +28,7 @@ TYPES = {
 }
 RESOLVE = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
 REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs", "lustre", "virtiofs", "autofs")
+SYMLINKS = 40  # as many as the kernel follows (path_resolution(7))
 # A tree is looked through for anything but directories up to this many entries.
 HOLLOW_LIMIT = 1000
 NAMES = 200
@@ -57,7 +58,7 @@ class Files(Kind):
         objects = []
         faults = []
         for path in sorted(set(look.scope.directories)):
-            if remote(mounts, path):
+            if leads_to_remote(look.host, mounts, path):
                 # Not even looked at: a server that is gone would hold us up for ever.
                 facts = {"path": path, "type": "remote", "target": "", "mounted": path in points, "mounts": []}
                 objects.append(Object("file", path, (path, "remote", 0), {**facts, "hollow": False, "entries": []}))
@@ -96,6 +97,29 @@ def remote(mounts: Mapping[str, Mapping[str, Any]], path: str) -> bool:
         path = path.rpartition("/")[0] or "/"
     fstype = str(mounts.get(path, {}).get("fstype", ""))
     return fstype in REMOTE or fstype.startswith("fuse")
+
+
+def leads_to_remote(host: Host, mounts: Mapping[str, Mapping[str, Any]], path: str) -> bool:
+    """The same for where a path leads through symlinks, found out without touching such a file system."""
+    done, todo = "", path.split("/")
+    for _ in range(SYMLINKS):
+        while todo:
+            name, *todo = todo
+            if name in ("", "."):
+                continue
+            done = done.rpartition("/")[0] if name == ".." else f"{done}/{name}"
+            if remote(mounts, done or "/"):
+                return True
+            try:
+                target = os.readlink(host.path(done)) if todo else ""
+            except OSError:
+                continue  # no symlink, or not there
+            if target:
+                done, todo = ("" if target.startswith("/") else done.rpartition("/")[0]), target.split("/") + todo
+                break
+        else:
+            return False
+    return True
 
 
 def describe(host: Host, path: str, status: os.stat_result, points: Sequence[str]) -> Object:

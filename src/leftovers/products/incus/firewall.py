@@ -10,6 +10,10 @@ from leftovers.products.incus.names import CHAIN, COMMENT, DIRECTORY, SETS
 from leftovers.products.incus.processes import trace
 
 
+# A rule for all interfaces but one, in either of the forms in which ebtables writes it.
+NEGATED = re.compile(r"! (-i|-o|--logical|--in|--out)|(-i|-o|--logical-in|--logical-out|--\w+-interface) !")
+
+
 def nft_table(obj: Object, case: Case) -> Finding | None:
     """Incus' tables (firewall/drivers/drivers_nftables.go: nftablesNamespace). The name is its namespace; that
     nothing but Incus writes there is seen by the chains."""
@@ -54,7 +58,7 @@ def xtables_rule(obj: Object, case: Case) -> Finding | None:
 def bridge_rule(obj: Object, case: Case) -> Finding | None:
     """A rule for an instance's own device: as the one link that it is about, and not as what it excepts."""
     names = obj.facts.get("interfaces", ())
-    if len(set(names)) != 1 or re.search(r"! (-i|-o|--in|--out|--logical)", obj.facts["rule"]):
+    if len(set(names)) != 1 or NEGATED.search(obj.facts["rule"]):
         return None
     link = next((link for link in case.proven("link") if link.key == names[0]), None)
     if link is None or link.facts["type"] not in ("veth", "tun"):

@@ -93,7 +93,8 @@ def read_places(look: Look) -> tuple[list[Record], list[str]]:
     if os.path.islink(look.host.path(DIRECTORY)):
         places[os.path.realpath(look.host.path(DIRECTORY))] = f"{DIRECTORY} is a symlink to it"
     for process in look.objects("process"):
-        if is_daemon(process):
+        argv = process.facts["argv"] or [""]
+        if not process.facts["nested"] and real_exe(process) in DAEMONS and not argv[0].startswith("["):
             places.update(dict.fromkeys(told(look.host, process), f"INCUS_DIR of pid {process.key}"))
     return [
         Record("place", DIRECTORY, "kernel", {"path": path, "why": why})
