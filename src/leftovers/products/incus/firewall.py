@@ -9,7 +9,6 @@ from leftovers.model import Evidence, Object, Role
 from leftovers.products.incus.names import CHAIN, COMMENT, DIRECTORY, SETS
 from leftovers.products.incus.processes import trace
 
-
 # A rule for all interfaces but one, in either of the forms in which ebtables writes it.
 NEGATED = re.compile(r"! (-i|-o|--logical|--in|--out)|(-i|-o|--logical-in|--logical-out|--\w+-interface) !")
 

@@ -9,7 +9,7 @@ from leftovers.claims import Case, Finding, Rule
 from leftovers.model import Evidence, Object, Record, Role
 from leftovers.products.incus.names import COMMENT, NETWORK_CHAIN, OUI, RUN, SHARED_OUI, TRANSIENT
 from leftovers.products.incus.processes import named_for, serves
-from leftovers.products.incus.reading import addresses, lxc_nics, made, nics
+from leftovers.products.incus.reading import addresses, made, nics, nics_by, of_instance
 
 
 def bridge(obj: Object, case: Case) -> Finding | None:
@@ -152,8 +152,8 @@ def veth(obj: Object, case: Case) -> Finding | None:
     given = mac in addresses(case)
     named = [
         Evidence(record.source, f"{record.name} {nic.get('device')}: host_name {obj.key}")
-        for record, nic in nics(case)
-        if nic.get("host_name") == obj.key and made(case, nic)
+        for record, nic in nics_by(case, "host_name", obj.key)
+        if made(case, nic)
     ]
     whose = "which Incus gave an instance" if given else "from the range that Incus gives addresses from"
     address = Evidence("disk" if given else "kernel", f"its other end has the address {mac}, {whose}")
@@ -190,9 +190,8 @@ def running_nic(obj: Object, case: Case) -> Finding | None:
     """Any device on the host's side that the living daemon names for a running instance: veth, tap, macvlan."""
     if not obj.facts["host"] or obj.facts["type"] not in ("veth", "tun", "macvlan", "macvtap"):
         return None
-    for record, nic in nics(case):
-        live = record.source == "api" and record.facts.get("running")
-        if live and nic.get("host_name") == obj.key and made(case, nic):
+    for record, nic in nics_by(case, "host_name", obj.key):
+        if record.source == "api" and record.facts.get("running") and made(case, nic):
             said = Evidence("api", f"{record.name} {nic.get('device')}: host_name {obj.key}, running")
             return Finding("an instance's network device", (said,))
     return None
@@ -230,12 +229,12 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
     instance = instance_of(case, pid)
     home = ""
     given = ""
-    for record, nic in lxc_nics(case):
-        if record.name == instance and nic.get("name") == facts["name"]:
+    for nic in of_instance(case, "lxc.conf", instance):
+        if nic.get("name") == facts["name"]:
             home, given = nic.get("link", ""), (nic.get("hwaddr") or "").lower()
     state: dict[str, Any] = {}
-    for record, nic in nics(case):
-        if record.name == instance and nic.get("nictype") == "physical" and is_home(nic, home):
+    for nic in of_instance(case, "instance", instance):
+        if nic.get("nictype") == "physical" and is_home(nic, home):
             state = nic.get("last_state") or {}
     if home and state.get("created") == "true":
         return None  # a VLAN link that Incus made for this: it goes with the namespace
@@ -247,7 +246,7 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
             return None
         if not home and (came is None or case.is_proven("link", came.facts["master"])):
             return None
-    if TRANSIENT.match(home) or (home and incus_gave):
+    if facts["type"] and (TRANSIENT.match(home) or incus_gave):
         home = ""  # a container may rename its links: this one is not the one that the file means
     said = [Evidence("kernel", f"{facts['type'] or 'hardware'} in the network namespace of pid {pid}")]
     if home:
@@ -274,10 +273,9 @@ def from_host(obj: Object, case: Case) -> Object | None:
 
 def made_peer(link: Object, case: Case) -> bool:
     """Whether a link of the host may be the end that Incus made for a device, by name or by the bridge it is on."""
-    named = any(nic.get("host_name") == link.key and made(case, nic) for _, nic in nics(case))
-    parents = {nic.get("parent") for _, nic in nics(case)}
+    named = any(made(case, nic) for _, nic in nics_by(case, "host_name", link.key))
     on_ours = case.is_proven("link", link.facts["master"]) or link.facts["type"] in ("bridge", "")
-    return bool(TRANSIENT.match(link.key)) or named or on_ours or link.key in parents
+    return bool(TRANSIENT.match(link.key)) or named or on_ours or bool(nics_by(case, "parent", link.key))
 
 
 def is_home(nic: dict[str, Any], home: str) -> bool:
@@ -290,7 +288,7 @@ def instance_of(case: Case, pid: str) -> str:
     """The instance that a container's process belongs to, by its cgroup; "" if liblxc's configuration knows none."""
     process = case.process(int(pid))
     top = "/" + process.facts["cgroup"].strip("/").partition("/")[0] if process else ""
-    known = {record.name for record in case.records_of("lxc.conf")}
+    known: set[str] = case.cached("incus.configured", lambda: {record.name for record in case.records_of("lxc.conf")})
     return next((name for name in named_for(top) if name in known), "")
 
 
@@ -298,10 +296,9 @@ def parent(obj: Object, case: Case) -> Finding | None:
     """The administrator's bridge or network card that instances or networks are connected to."""
     if not obj.facts["host"]:
         return None
-    for record, nic in nics(case):
-        if nic.get("parent") == obj.key:
-            said = Evidence(record.source, f"parent of {record.name} {nic.get('device')} ({nic.get('nictype')})")
-            return Finding("the administrator's, an instance was connected to it", (said,), role=Role.ADMIN)
+    for record, nic in nics_by(case, "parent", obj.key):
+        said = Evidence(record.source, f"parent of {record.name} {nic.get('device')} ({nic.get('nictype')})")
+        return Finding("the administrator's, an instance was connected to it", (said,), role=Role.ADMIN)
     for record in case.records_of("network"):
         config = record.facts.get("config", {})
         if record.facts.get("managed") and config.get("parent") == obj.key:

@@ -131,6 +131,33 @@ def nics(case: Case) -> Iterator[tuple[Record, dict[str, Any]]]:
             yield record, nic
 
 
+def nics_by(case: Case, key: str, value: str) -> list[tuple[Record, dict[str, Any]]]:
+    """The network devices with this value of a key (host_name, parent), by a table: a host may have a thousand links
+    and as many devices."""
+
+    def make() -> dict[str, list[tuple[Record, dict[str, Any]]]]:
+        table: dict[str, list[tuple[Record, dict[str, Any]]]] = {}
+        for record, nic in nics(case):
+            table.setdefault(str(nic.get(key) or ""), []).append((record, nic))
+        return table
+
+    table: dict[str, list[tuple[Record, dict[str, Any]]]] = case.cached(f"incus.nics.{key}", make)
+    return table.get(value, []) if value else []
+
+
+def of_instance(case: Case, type: str, name: str) -> list[dict[str, Any]]:
+    """The network devices of one instance, as records of one type ("instance", "lxc.conf") have them."""
+
+    def make() -> dict[str, list[dict[str, Any]]]:
+        table: dict[str, list[dict[str, Any]]] = {}
+        for record in case.records_of(type):
+            table.setdefault(record.name, []).extend(record.facts.get("nics", ()))
+        return table
+
+    table: dict[str, list[dict[str, Any]]] = case.cached(f"incus.of.{type}", make)
+    return table.get(name, []) if name else []
+
+
 def lxc_nics(case: Case) -> Iterator[tuple[Record, dict[str, Any]]]:
     """The same, from the configuration that liblxc was started with: it outlives a purge, in /run."""
     for record in case.records_of("lxc.conf"):
