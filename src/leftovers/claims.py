@@ -45,6 +45,7 @@ class Case:
     elsewhere: Mapping[str, Claim] = field(default_factory=dict)
     # What the ledger holds for objects that are still exactly what they were.
     recalled: Mapping[str, Claim] = field(default_factory=dict)
+    been: bool = False  # the ledger says that the product has been on this host
     claims: dict[str, Claim] = field(default_factory=dict)
     # Proven objects by kind, kept beside `claims` because rules ask for them all the time.
     _proven: dict[str, dict[str, Object]] = field(default_factory=dict)

@@ -101,6 +101,6 @@ def finish(ledger: Ledger, memory: Mapping[str, Memory], after: Plan, possible: 
             if left or any(action.product == name for action in possible.doing()):
                 ledger.write(replace(held, run=None))
             else:
-                ledger.write(Memory(name, held.boot_id, now(), held.presence))
+                ledger.write(Memory(name, held.boot_id, now(), held.presence, been=held.been))
         except Fault:
             pass  # the disk filled up meanwhile: the run stays open, and a resume finds nothing to do

@@ -48,6 +48,7 @@ class Memory:
     claims: Mapping[str, Claim] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
     run: Run | None = None
+    been: bool = False  # something was proven the product's once: it has been on this host
 
 
 class Ledger:
@@ -123,7 +124,8 @@ class Ledger:
         # A pool that the kernel showed is more than one that is only written down: the one does not replace the other.
         seen = {(record.type, record.name, "inode" in record.facts) for record in fresh}
         kept = [record for record in old.records if (record.type, record.name, "inode" in record.facts) not in seen]
-        memory = Memory(product, boot_id, now(), presence.value, proven, (*fresh, *kept), run)
+        been = old.been or bool(proven)
+        memory = Memory(product, boot_id, now(), presence.value, proven, (*fresh, *kept), run, been)
         self.write(memory)
         return memory
 
@@ -205,6 +207,7 @@ def dump(memory: Memory) -> dict[str, Any]:
         "boot_id": memory.boot_id,
         "recorded": memory.recorded,
         "presence": memory.presence,
+        "been": memory.been,
         "run": {"started": memory.run.started, "data": memory.run.data, "force": memory.run.force}
         if memory.run
         else None,
@@ -259,4 +262,5 @@ def load(product: str, document: Mapping[str, Any]) -> Memory:
         claims,
         records,
         Run(run["started"], bool(run["data"]), bool(run["force"])) if run else None,
+        bool(document.get("been")),
     )

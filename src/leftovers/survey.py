@@ -74,6 +74,7 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
                 if claim.proven and present[name][0] is not Presence.INSTALLED
             },
             recalled=remembered(memory.get(product.name), listed, boot_id),
+            been=product.name in memory and memory[product.name].been,
         )
         claims[product.name] = attribute(case, product.rules, product.recall)
     return Survey(

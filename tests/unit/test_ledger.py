@@ -42,7 +42,7 @@ def test_what_is_written_is_read_again(ledger: Ledger) -> None:
     assert "link:odd\udcffname" in held.claims
     assert held.claims["link:veth0"].evidence[0].source.startswith("ledger, 2")
     assert [(found.name, found.source) for found in held.records] == [("incusbr0", "ledger")]
-    assert held.run == Run("now", True, False) and held.boot_id == "boot"
+    assert held.run == Run("now", True, False) and held.boot_id == "boot" and held.been
     assert ledger.products() == ["incus"]
 
 

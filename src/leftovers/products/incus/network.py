@@ -247,7 +247,8 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
         if not home and (came is None or case.is_proven("link", came.facts["master"])):
             return None
     if facts["type"] and (TRANSIENT.match(home) or incus_gave):
-        home = ""  # a container may rename its links: this one is not the one that the file means
+        # A container may rename its links: this one is not the one that the file means.
+        home = the_only_one(obj, case, instance)
     said = [Evidence("kernel", f"{facts['type'] or 'hardware'} in the network namespace of pid {pid}")]
     if home:
         said.append(Evidence("disk", f"{RUN}/{instance}/lxc.conf: was {home} on the host"))
@@ -259,6 +260,21 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
         "home_address": str(state.get("hwaddr", "")),
     }
     return Finding("a link of the host's that a container was given", tuple(said), role=Role.LENT, facts=back)
+
+
+def the_only_one(obj: Object, case: Case, instance: str) -> str:
+    """The name of the one card that an instance was given, if this is the one link in there that came from the host
+    and is not of Incus' making; else "", since a wrong name is worse than none."""
+    cards = {nic.get("link", "") for nic in of_instance(case, "lxc.conf", instance)}
+    cards = {link for link in cards if link and not TRANSIENT.match(link)}
+    others = [
+        link
+        for link in case.objects("link")
+        if link.facts["netns"] == obj.facts["netns"]
+        and (came := from_host(link, case)) is not None
+        and not made_peer(came, case)
+    ]
+    return cards.pop() if len(cards) == 1 and [link.id for link in others] == [obj.id] else ""
 
 
 def from_host(obj: Object, case: Case) -> Object | None:
