@@ -196,7 +196,7 @@ def consent(arguments: Namespace, todo: Plan, seen: Survey) -> bool:
         if not arguments.json:
             show(arguments, todo, seen)
         return False
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if arguments.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Refusal("clean", "there is no terminal to ask on", "leftovers clean --yes, or leftovers plan to look")
     show(arguments, todo, seen)
     try:

@@ -119,6 +119,7 @@ def test_without_a_terminal_clean_wants_yes(capsys: pytest.CaptureFixture[str]) 
     incus_like.incus(1)
     before = settled()
     assert leftovers("clean", "incus") == 4
+    assert leftovers("clean", "incus", "--json") == 4
     assert_same(settled(), before)
     assert leftovers("verify", "incus") == 3 and leftovers("plan", "incus") == 0
     assert leftovers("plan", "incus", "--exit-code") == 3 and leftovers("scan", "incus", "--exit-code") == 3
