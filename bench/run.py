@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,30 +72,32 @@ def survey(kind: Kind) -> tuple[Object, ...]:
     return kind.survey(Look(host, listed=listed)).objects
 
 
-class Subject:
+class Subject(ABC):
     """One kind of object: how to make many, and three ways to be rid of them. Each way acts and returns nothing."""
 
     name: str
     kind: Kind
 
+    @abstractmethod
     def build(self, size: int) -> None:
         """Make the objects."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mine(self, obj: Object) -> bool:
         """Whether build() made this object."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rival(self) -> None:
-        raise NotImplementedError
+        """Remove them as published scripts do."""
 
+    @abstractmethod
     def floor(self) -> None:
-        raise NotImplementedError
+        """Remove them by the cheapest way that the kernel has."""
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027 - most need nothing
         """Wait until the objects are gone, where a way returns earlier than that."""
 
-    def clear(self) -> None:
+    def clear(self) -> None:  # noqa: B027 - most need nothing
         """Remove what no way is asked to remove."""
 
     def objects(self) -> list[Object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 from sandbox import private
 from things import act, look, sleeper
@@ -55,3 +56,14 @@ def test_an_empty_group_goes_at_once() -> None:
     began = time.monotonic()
     assert act("cgroup", [look("cgroup")["cgroup"]["/lxc.pivot"]]) == {}
     assert time.monotonic() - began < 1.0 and not os.path.exists(f"{ROOT}/lxc.pivot")
+
+
+@private
+def test_a_group_that_was_empty_is_never_killed() -> None:
+    os.mkdir(f"{ROOT}/lxc.payload.web")
+    empty = look("cgroup")["cgroup"]["/lxc.payload.web"]
+    process = sleeper(cgroup="/lxc.payload.web")
+    now = look("cgroup")["cgroup"]["/lxc.payload.web"]
+    only = replace(now, facts={**empty.facts, **now.facts, "only_empty": True})
+    assert act("cgroup", [only], seconds=1.0) == {"/lxc.payload.web": "has a process by now"}
+    assert process.poll() is None

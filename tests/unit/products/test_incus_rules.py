@@ -291,6 +291,19 @@ def test_trap_0_7_the_ports_of_a_bridge(host: HostOf) -> None:
     assert "link:veth0badcafe" not in claims
 
 
+def test_what_is_first_taken_for_the_administrator_s_may_still_be_proven(host: HostOf) -> None:
+    # The bridge is proven at once, the container only through a mount, one round later; its device has an address of
+    # somebody's own choice. Until then it looks like a port that the administrator put there.
+    host.process(
+        5, "/usr/sbin/dnsmasq", "dnsmasq", "--interface=lan0", "--conf-file=/var/lib/incus/networks/lan0/dnsmasq.raw"
+    )
+    host.link("lan0", "bridge")
+    host.link("veth11111111", master="lan0", peer="eth0", peer_netns=77, peer_address="02:00:00:00:00:01")
+    host.mount("/var/lib/incus/guestapi", "0:54")
+    host.process(10, "/init", "init", nested=True, mntns=6, netns=77, mount_points=[["0:54", "/dev/incus"]])
+    assert "link:veth11111111" in host.proven()
+
+
 def test_trap_0_8_an_equal_index_in_another_namespace_is_not_the_peer(host: HostOf) -> None:
     host.container("c1", 10, netns=77)
     host.link("veth11111111", peer="eth0", peer_netns=77, peer_index=2, peer_address="10:66:6a:00:00:01")
