@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -51,6 +52,8 @@ def carry_out(
 
     Evidence is on the disk before the first removal. Raises Refusal when it cannot be written: nothing was removed.
     """
+    # Trees and cgroups are walked by open directories; a container may have made them deep.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     names = [product.name for product in products]
     memory = write_down(ledger, products, seen, run)
     for name in names:

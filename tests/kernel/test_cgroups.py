@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from dataclasses import replace
@@ -67,3 +68,18 @@ def test_a_group_that_was_empty_is_never_killed() -> None:
     only = replace(now, facts={**empty.facts, **now.facts, "only_empty": True})
     assert act("cgroup", [only], seconds=1.0) == {"/lxc.payload.web": "has a process by now"}
     assert process.poll() is None
+
+
+@private
+def test_groups_nested_deeper_than_a_path_may_be_long() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    os.makedirs(f"{ROOT}/lxc.payload.c1")
+    os.makedirs(f"{ROOT}/lxc.payload.c10")
+    home = os.getcwd()
+    os.chdir(f"{ROOT}/lxc.payload.c1")
+    for _ in range(40):
+        os.mkdir("d" * 200)
+        os.chdir("d" * 200)
+    os.chdir(home)
+    assert act("cgroup", [look("cgroup")["cgroup"]["/lxc.payload.c1"]]) == {}
+    assert not os.path.exists(f"{ROOT}/lxc.payload.c1") and os.path.exists(f"{ROOT}/lxc.payload.c10")

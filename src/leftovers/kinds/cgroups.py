@@ -14,6 +14,7 @@ from leftovers.model import Deadline, Listing, Object, Verb
 
 __all__ = ["Cgroups"]
 
+FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # How long to look again for a group to empty after its processes were killed, in seconds.
 POLL = (0.005, 0.01, 0.02, 0.05, 0.1)
 
@@ -123,17 +124,44 @@ def kill(host: Host, obj: Object) -> str:
     return ""
 
 
-def tree(top: str) -> list[str]:
-    """A directory and all below it, each after the one that it is in. No recursion: a container may nest its
-    cgroups deeper than Python's stack."""
-    paths = [top]
-    for path in paths:
-        try:
-            with os.scandir(path) as entries:
-                paths += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            continue  # it was removed meanwhile
-    return paths
+def rmdir_all(top: str) -> str:
+    """rmdir of a group and of all below it, leaves first. Returns the cause of a failure, or "".
+
+    By open directories, not by paths: a container may nest its groups deeper than a path may be long.
+    """
+    try:
+        stack = [(os.open(os.path.dirname(top), FLAGS), os.path.basename(top), os.open(top, FLAGS))]
+    except FileNotFoundError:
+        return ""
+    cause = ""
+    try:
+        skip: set[int] = set()  # inodes of groups that do not go
+        while stack:
+            parent, name, fd = stack[-1]
+            with os.scandir(fd) as entries:
+                inner = next((e.name for e in entries if e.is_dir(follow_symlinks=False) and e.inode() not in skip), "")
+            if inner:
+                stack.append((fd, inner, os.open(inner, FLAGS, dir_fd=fd)))
+                continue
+            try:
+                os.rmdir(name, dir_fd=parent)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                cause = error.strerror or str(error)
+                skip.add(os.fstat(fd).st_ino)
+            stack.pop()
+            os.close(fd)
+            if not stack:
+                os.close(parent)
+    except OSError as error:
+        cause = error.strerror or str(error)
+    finally:
+        for number, (parent, _, fd) in enumerate(stack):
+            os.close(fd)
+            if number == 0:
+                os.close(parent)
+    return cause
 
 
 def remove(host: Host, obj: Object, deadline: Deadline) -> str:
@@ -141,14 +169,7 @@ def remove(host: Host, obj: Object, deadline: Deadline) -> str:
     top = host.path(obj.facts["directory"])
     pauses = iter(POLL)
     while True:
-        cause = ""
-        for path in reversed(tree(top)):
-            try:
-                os.rmdir(path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                cause = error.strerror or str(error)
+        cause = rmdir_all(top)
         if not cause or deadline.passed():
             return cause
         time.sleep(min(next(pauses, POLL[-1]), deadline.left()))
