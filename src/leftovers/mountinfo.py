@@ -86,7 +86,7 @@ def place(mounts: Sequence[Mount], path: str) -> tuple[str, str] | None:
     if mount is None:
         return None
     rest = path[len(mount.point.rstrip("/")) :]
-    return mount.majmin, (mount.root.rstrip("/") + rest) or "/"
+    return mount.majmin, (mount.root.rstrip("/") + rest).rstrip("/") or "/"
 
 
 def host_path(mounts: Sequence[Mount], majmin: str, root: str, avoid: str = "") -> str | None:

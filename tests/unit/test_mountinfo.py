@@ -38,6 +38,13 @@ def test_places_and_host_paths_are_inverse() -> None:
     assert mountinfo.host_path(mounts, "7:7", "/x") is None
 
 
+def test_the_root_of_a_host_that_stands_in_a_directory() -> None:
+    mounts = mountinfo.parse(b"27 1 254:0 /var/lib/machines/lab / rw - ext4 /dev/vda rw\n")
+    assert mountinfo.place(mounts, "/") == ("254:0", "/var/lib/machines/lab")
+    assert mountinfo.place(mounts, "/srv") == ("254:0", "/var/lib/machines/lab/srv")
+    assert mountinfo.host_path(mounts, "254:0", "/var/lib/machines/lab/srv") == "/srv"
+
+
 def test_a_source_that_is_a_file_system_of_its_own() -> None:
     mounts = mountinfo.parse(
         b"27 1 254:0 / / rw - ext4 /dev/vda rw\n"
