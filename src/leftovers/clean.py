@@ -52,8 +52,7 @@ def carry_out(
 
     Evidence is on the disk before the first removal. Raises Refusal when it cannot be written: nothing was removed.
     """
-    # Trees and cgroups are walked by open directories; a container may have made them deep.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    open_many_files()
     names = [product.name for product in products]
     memory = write_down(ledger, products, seen, run)
     for name in names:
@@ -80,6 +79,16 @@ def carry_out(
             break
     finish(ledger, memory, todo, plan(seen, names, data=True, force=run.force))
     return Report(tuple(outcomes.values()), todo, seen)
+
+
+def open_many_files() -> None:
+    """Raise our limit of open files: trees and cgroups are walked by open directories, and a container may have made
+    them deep."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        pass  # fs.nr_open was set below it: what is too deep then fails by itself, and nothing else does
 
 
 def write_down(ledger: Ledger, products: Sequence[Product], seen: Survey, run: Run | None) -> dict[str, Memory]:
