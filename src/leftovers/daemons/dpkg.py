@@ -6,21 +6,43 @@ python-debian reads the status file, which is stale in the middle of a transacti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from leftovers.errors import ToolMissing
 from leftovers.run import run
 
-__all__ = ["owners", "status"]
+__all__ = ["State", "owners", "states", "status", "would_do"]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What dpkg has of a package: what is wanted of it (install, deinstall, purge ...) and what it is."""
+
+    want: str
+    status: str
+
+
+def states(packages: Sequence[str]) -> dict[str, State]:
+    """Each package that dpkg has heard of (dpkg-query(1), db:Status-Want, db:Status-Status); of one that is there for
+    several architectures, the most that any of them is. Raises ToolFault; a host without dpkg has none."""
+    if not packages:
+        return {}
+    shown = "${Package} ${db:Status-Want} ${db:Status-Status}\\n"
+    try:
+        said = run(["dpkg-query", "-W", "-f", shown, "--", *packages], success=(0, 1))
+    except ToolMissing:
+        return {}
+    found: dict[str, State] = {}
+    for line in said.out.splitlines():
+        words = line.split(" ")
+        if len(words) == 3 and (words[0] not in found or found[words[0]].status != "installed"):
+            found[words[0]] = State(words[1], words[2])
+    return found
 
 
 def status(packages: Sequence[str]) -> dict[str, str]:
-    """The state of each package that dpkg has heard of: installed, config-files, half-installed ... (dpkg-query(1),
-    db:Status-Status). Raises ToolFault; a host without dpkg has none."""
-    try:
-        said = run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", "--", *packages], success=(0, 1))
-    except ToolMissing:
-        return {}
-    return dict(line.split(" ", 1) for line in said.out.splitlines() if " " in line)
+    """What each package that dpkg has heard of is: installed, config-files, half-installed ... Raises ToolFault."""
+    return {package: state.status for package, state in states(packages).items()}
 
 
 def owners(paths: Sequence[str]) -> dict[str, list[str]]:
@@ -35,3 +57,11 @@ def owners(paths: Sequence[str]) -> dict[str, list[str]]:
         if path in paths and not names.startswith("diversion "):
             found[path] = [name.strip().partition(":")[0] for name in names.split(",")]
     return found
+
+
+def would_do(action: str, packages: Sequence[str]) -> bool:
+    """Whether dpkg, asked to `remove` or `purge` these packages, would (dpkg(1), --no-act). Raises ToolFault.
+
+    The hooks of a dpkg older than 1.22.7 run for that, too: the caller's own must tell (LEFTOVERS_SUSPEND is set)."""
+    said = run(["dpkg", "--no-act", f"--{action}", "--", *packages], success=(0, 1, 2), suspended=True)
+    return said.code == 0

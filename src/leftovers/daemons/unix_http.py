@@ -1,4 +1,4 @@
-"""GET over a Unix socket, JSON back. One request per connection, one deadline for all of it, an end to its size."""
+"""HTTP over a Unix socket, JSON back. One request per connection, one deadline for all of it, an end to its size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from leftovers.errors import Unreadable
 from leftovers.host import Host
 from leftovers.model import Deadline
 
-__all__ = ["get"]
+__all__ = ["get", "send"]
 
 LIMIT = 32 * 1024 * 1024
 CHUNK = 65536
@@ -32,22 +32,39 @@ def get(host: Host, path: str, url: str, deadline: Deadline, limit: int = LIMIT)
 
     Raises Unreadable when there is none, for any status but 200, and when the answer is late, large or malformed.
     """
+    return exchange(host, path, "GET", url, None, deadline, limit)
+
+
+def send(host: Host, path: str, method: str, url: str, body: object, deadline: Deadline, limit: int = LIMIT) -> Any:
+    """The JSON document that the daemon answers to `body`, sent as JSON by `method` (PUT, POST).
+
+    Raises Unreadable as `get` does, but the status may also be 202: what was asked for has only begun. An answer that
+    did not come in time says nothing about whether it has.
+    """
+    return exchange(host, path, method, url, json.dumps(body).encode(), deadline, limit)
+
+
+def exchange(host: Host, path: str, method: str, url: str, body: bytes | None, deadline: Deadline, limit: int) -> Any:
+    """The answer to one request; without a body it is one that only reads. Raises Unreadable."""
     import http.client
 
     what = f"{path} {url}"
+    # HTTP/1.0 asks the server to close, "Host" is what Incus' and Docker's clients send.
+    head = f"{method} {url} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n"
+    if body is not None:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     try:
         with connected(host.path(path), deadline) as connection:
-            # HTTP/1.0 asks the server to close, "Host" is what Incus' and Docker's clients send.
-            connection.sendall(f"GET {url} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n".encode())
-            response = http.client.HTTPResponse(connection, method="GET")
+            connection.sendall(head.encode() + b"\r\n" + (body or b""))
+            response = http.client.HTTPResponse(connection, method=method)
             try:
                 response.begin()
-                body = whole(response, limit)
+                answer = whole(response, limit)
             finally:
                 response.close()
-        if response.status != 200:
-            raise Unreadable(what, f"HTTP status {response.status}{said(body)}")
-        return parse(body)
+        if response.status not in ((200,) if body is None else (200, 202)):
+            raise Unreadable(what, f"HTTP status {response.status}{said(answer)}")
+        return parse(answer)
     except TimeoutError:
         raise Unreadable(what, "no answer in time") from None
     except OSError as error:
@@ -102,7 +119,8 @@ def said(body: bytes) -> str:
     except (ValueError, RecursionError):
         return ""
     text = (answer.get("error") or answer.get("message")) if isinstance(answer, dict) else None
-    return f": {text[:200]}" if isinstance(text, str) else ""
+    # A lone surrogate ("\ud800" in JSON) could not be printed.
+    return f": {text[:200].encode('utf-8', 'replace').decode()}" if isinstance(text, str) else ""
 
 
 def parse(body: bytes) -> Any:

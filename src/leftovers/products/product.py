@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from leftovers.claims import Rule
+from leftovers.host import Host
 from leftovers.kinds.kind import Look
-from leftovers.model import Record, Role
+from leftovers.model import Deadline, Record, Role
 
 __all__ = ["Directory", "Product", "Reader"]
 
@@ -38,9 +39,16 @@ class Product:
     readers     sources of records, the best first
     places      what of the host's files its records point to: paths to be looked at besides `directories`
     rules       by kind: what proves an object its own
+    successors  packages of another name that take its place: their coming makes a removal a replacement
+    instance_processes  the reasons of those rules for processes of which each running instance has one
     companions  products that only live for others; looked at together with this one
     recall      kinds whose proof stands once it was given, for as long as the object is the same: the ledger's word
                 counts for these. Of other kinds somebody else may since have become a user
+    stop        asks what runs, of these records, to shut down cleanly, all at once and never by force, and waits until
+                the deadline. Returns by Record.name why something did not come down. It leaves out what could not
+                be started again. The product's daemon must be alive
+    start       starts again what `stop` had asked, by Record.name; also what is only now coming down. Returns by that
+                name why something is not up
     """
 
     name: str
@@ -54,5 +62,9 @@ class Product:
     readers: tuple[Reader, ...] = ()
     places: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    successors: tuple[str, ...] = ()
+    instance_processes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     recall: frozenset[str] = frozenset({"process", "link", "mount", "cgroup", "loop", "pool", "xtables"})
+    stop: Callable[[Host, Sequence[Record], Deadline], Mapping[str, str]] | None = None
+    start: Callable[[Host, Sequence[str], Deadline], Mapping[str, str]] | None = None

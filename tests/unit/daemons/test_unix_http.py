@@ -1,7 +1,8 @@
-"""GET over a real Unix socket, from servers that answer and from servers that should not."""
+"""HTTP over a real Unix socket, from servers that answer and from servers that should not."""
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import socket
@@ -64,6 +65,43 @@ def test_get(serve: Serve) -> None:
 
     assert get(serve(answer)) == {"a": [1, "\u00e4"]}
     assert requests[0].startswith(b"GET /1.0 HTTP/1.0\r\nHost: localhost\r\n")
+
+
+def send(host: Host, seconds: float = 5.0) -> object:
+    return unix_http.send(host, "/s", "PUT", "/1.0/x", {"a": "\u00e4", "b": [True]}, Deadline(seconds))
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"202 Accepted"])
+def test_send(serve: Serve, status: bytes) -> None:
+    requests: list[bytes] = []
+
+    def answer(connection: socket.socket, request: bytes) -> None:
+        requests.append(request)
+        connection.sendall(b"HTTP/1.0 " + status + b"\r\n\r\n[1]")
+
+    assert send(serve(answer)) == [1]
+    head, _, body = requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"PUT /1.0/x HTTP/1.0\r\nHost: localhost\r\n")
+    assert b"Content-Type: application/json" in head and f"Content-Length: {len(body)}".encode() in head
+    assert json.loads(body) == {"a": "\u00e4", "b": [True]}
+
+
+def test_what_only_begins_is_no_answer_to_get(serve: Serve) -> None:
+    with pytest.raises(Unreadable, match="HTTP status 202"):
+        get(serve(lambda connection, _: connection.sendall(b"HTTP/1.0 202 Accepted\r\n\r\n[]")))
+
+
+def test_send_keeps_the_guarantees(serve: Serve) -> None:
+    answers = [
+        lambda c: c.sendall(b"HTTP/1.0 409 Conflict\r\n\r\n" + b'{"error": "busy \\ud800"}'),
+        lambda c: c.sendall(OK + b"{"),
+        lambda c: c.sendall(OK + b" " * 40_000_000),
+        lambda c: c.recv(1),
+    ]
+    host = serve(lambda connection, _: answers.pop(0)(connection))
+    for cause in (r"HTTP status 409: busy \?$", "malformed answer", "more than 33554432 bytes", "no answer in time"):
+        with pytest.raises(Unreadable, match=cause):
+            send(host, 0.3 if cause.startswith("no") else 5.0)
 
 
 def test_chunked(serve: Serve) -> None:

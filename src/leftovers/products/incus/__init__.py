@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from leftovers import claims
 from leftovers.model import Role
-from leftovers.products.incus import files, firewall, network, processes, reading
+from leftovers.products.incus import files, firewall, instances, network, processes, reading
 from leftovers.products.incus.names import (
     DAEMONS,
     DIRECTORY,
@@ -42,7 +42,10 @@ PRODUCT = Product(
     ),
     readers=(reading.read_api, reading.read_database, reading.read_disk, reading.read_kernel, reading.read_places),
     places=reading.places,
+    instance_processes=("a container's init", "a virtual machine"),
     companions=("lxcfs",),
+    stop=instances.stop,
+    start=instances.start,
     rules={
         "unit": (claims.declared_unit(*UNITS),),
         "process": (

@@ -1,0 +1,41 @@
+"""Instances are asked to shut down before a removal, and started again when it did not come to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from leftovers.evidence.incus_records import instance_parts
+from leftovers.host import Host
+from leftovers.model import Deadline, Record
+from leftovers.products.incus.names import DIRECTORY
+
+SOCKET = f"{DIRECTORY}/unix.socket"
+
+
+def stop(host: Host, records: Sequence[Record], deadline: Deadline) -> Mapping[str, str]:
+    """Product.stop: the running instances among `records`, but for the ephemeral ones. Incus deletes those when they
+    stop (internal/server/instance/drivers/driver_lxc.go, onStop), and the removal may still fail.
+
+    An instance is only asked if a record that says that it runs also says that it is not ephemeral.
+    """
+    from leftovers.daemons import incus
+
+    instances = [record for record in records if record.type == "instance"]
+    ephemeral = {record.name for record in instances if record.facts.get("ephemeral")}
+    persistent = {
+        record.name: record
+        for record in instances
+        if record.facts.get("running") is True
+        and record.facts.get("ephemeral") is False
+        and record.name not in ephemeral
+    }
+    return incus.stop(host, list(persistent.values()), deadline, SOCKET)
+
+
+def start(host: Host, names: Sequence[str], deadline: Deadline) -> Mapping[str, str]:
+    """Product.start: the names are those of records, "c1" or "proj_p1"."""
+    from leftovers.daemons import incus
+
+    parts = {"/".join(instance_parts(name)): name for name in names}
+    causes = incus.start(host, [instance_parts(name) for name in names], deadline, SOCKET)
+    return {parts[key]: cause for key, cause in causes.items()}
