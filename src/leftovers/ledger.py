@@ -1,8 +1,8 @@
 """What was seen and done, on disk: evidence outlives the product, and a killed run is finished by running again.
 
-/var/lib/leftovers (mode 0700): lock, and for each product NAME.json (evidence; see docs/ledger.md) and NAME.log
-(one JSON document a line: what was done). Evidence is replaced atomically and flushed to the disk before anything
-is removed; the log is flushed after each batch.
+/var/lib/leftovers (mode 0700): lock, and for each product NAME.json (evidence; see docs/ledger.md), NAME.log (one
+JSON document a line: what was done) and arrivals/NAME.json (what stood before it came). Evidence is replaced
+atomically and flushed to the disk before anything is removed; the log is flushed after each batch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 
 from leftovers.errors import Refusal, Unreadable
 from leftovers.host import Host
-from leftovers.model import Claim, Evidence, Object, Outcome, Presence, Record, Role
+from leftovers.model import Claim, Deadline, Evidence, Object, Outcome, Presence, Record, Role
 
 __all__ = ["DIRECTORY", "Ledger", "Memory", "Run"]
 
 DIRECTORY = "/var/lib/leftovers"
+ARRIVALS = "arrivals"
 FORMAT = "1.0"
 # Facts that a container can make as big as it likes, and that are read anew at each look.
 BULKY = ("argv", "mount_devices", "mount_points", "entries")
@@ -49,6 +50,7 @@ class Memory:
     records: tuple[Record, ...] = ()
     run: Run | None = None
     been: bool = False  # something was proven the product's once: it has been on this host
+    stopped: tuple[str, ...] = ()  # instances that we asked to shut down, for a removal that may not come to pass
 
 
 class Ledger:
@@ -79,11 +81,39 @@ class Ledger:
             advice = f"move it away and run again: mv {path} {path}.bad"
             raise Unreadable(path, f"is not a ledger: {error!r}", advice) from error
 
+    def packages(self) -> dict[str, str]:
+        """By package that owned a product's daemon when it was last looked at: the product. A package that is only
+        there with its configuration owns no such file any more."""
+        try:
+            lines = self.host.read(f"{DIRECTORY}/packages").splitlines()
+        except OSError:
+            return {}
+        return dict(line.split(" ", 1) for line in lines if line.count(" ") == 1)
+
+    def arrivals(self, product: str) -> dict[str, Any] | None:
+        """What stood before a product last came to this host, as arrival() wrote it; None where nothing is written.
+        Raises Unreadable."""
+        path = f"{DIRECTORY}/{ARRIVALS}/{product}.json"
+        try:
+            document = json.loads(self.host.read(path))
+            version = str(document["format_version"])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Unreadable(path, error.strerror or str(error)) from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            advice = f"move it away and run again: mv {path} {path}.bad"
+            raise Unreadable(path, f"is not a record of an arrival: {error!r}", advice) from error
+        if version.partition(".")[0] != FORMAT.partition(".")[0]:
+            raise Unreadable(path, f"format_version {version} is not one that this leftovers can read")
+        return dict(document)
+
     # -- writing
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the ledger alone. Raises Refusal when another leftovers is at work, or the directory cannot be made."""
+    def locked(self, wait: float = 0.0) -> Iterator[None]:
+        """Hold the ledger alone, and wait for it for some seconds. Raises Refusal when another leftovers is at work, or
+        the directory cannot be made."""
         try:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             os.chmod(self.directory, 0o700)
@@ -92,13 +122,12 @@ class Ledger:
             cause = f"evidence cannot be written: {error.strerror}"
             raise Refusal(DIRECTORY, cause, "nothing was removed; make it writable and run again") from error
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pid = os.read(fd, 32).decode("ascii", "replace").strip() or "?"
-                raise Refusal(
-                    "the ledger", f"another leftovers (pid {pid}) is at work", f"wait for pid {pid}"
-                ) from None
+            deadline = Deadline(wait)
+            while not alone(fd):
+                if deadline.passed():
+                    pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "?"
+                    raise Refusal("the ledger", f"another leftovers (pid {pid}) is at work", f"wait for pid {pid}")
+                time.sleep(0.1)
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
             yield
@@ -125,14 +154,16 @@ class Ledger:
         seen = {(record.type, record.name, "inode" in record.facts) for record in fresh}
         kept = [record for record in old.records if (record.type, record.name, "inode" in record.facts) not in seen]
         been = old.been or bool(proven)
-        memory = Memory(product, boot_id, now(), presence.value, proven, (*fresh, *kept), run, been)
+        memory = Memory(product, boot_id, now(), presence.value, proven, (*fresh, *kept), run, been, old.stopped)
         self.write(memory)
         return memory
 
     def write(self, memory: Memory) -> None:
         """Replace a product's evidence: all of it or nothing. Raises Refusal."""
-        path = f"{self.directory}/{memory.product}.json"
-        text = json.dumps(dump(memory), indent=1, sort_keys=True).encode()
+        self.replace(f"{memory.product}.json", json.dumps(dump(memory), indent=1, sort_keys=True).encode())
+
+    def replace(self, name: str, text: bytes) -> None:
+        path = f"{self.directory}/{name}"
         try:
             fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
@@ -145,6 +176,26 @@ class Ledger:
         except OSError as error:
             cause = f"evidence cannot be written: {error.strerror}"
             raise Refusal(path, cause, "nothing was removed; make room and run again") from error
+
+    def arrival(self, product: str, document: Mapping[str, Any]) -> None:
+        """Write down what stood before a product came (arrival.observe() makes the document), in place of what was
+        written when it came before. The caller holds the lock. Raises Refusal."""
+        directory = f"{self.directory}/{ARRIVALS}"
+        try:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            os.chmod(directory, 0o700)
+            self.replace(f"{ARRIVALS}/{product}.json", json.dumps(document, indent=1, sort_keys=True).encode())
+            self.flush_directory(ARRIVALS)
+        except OSError as error:
+            raise Refusal(directory, f"an arrival cannot be written: {error.strerror}") from error
+
+    def remember_packages(self, packages: Mapping[str, str]) -> None:
+        """Add to what packages() tells. Raises Refusal."""
+        known = self.packages()
+        now_known = {**known, **packages}
+        if now_known != known:
+            lines = [f"{package} {product}\n" for package, product in sorted(now_known.items())]
+            self.replace("packages", "".join(lines).encode())
 
     def log(self, product: str, event: str, **facts: Any) -> None:
         """Append one line to a product's log and flush it. A log that cannot be written stops nothing: what was
@@ -182,12 +233,20 @@ class Ledger:
         except OSError:
             pass
 
-    def flush_directory(self) -> None:
-        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def flush_directory(self, below: str = "") -> None:
+        fd = os.open(f"{self.directory}/{below}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def alone(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_all(fd: int, text: bytes) -> None:
@@ -208,6 +267,7 @@ def dump(memory: Memory) -> dict[str, Any]:
         "recorded": memory.recorded,
         "presence": memory.presence,
         "been": memory.been,
+        "stopped": list(memory.stopped),
         "run": {"started": memory.run.started, "data": memory.run.data, "force": memory.run.force}
         if memory.run
         else None,
@@ -263,4 +323,5 @@ def load(product: str, document: Mapping[str, Any]) -> Memory:
         records,
         Run(run["started"], bool(run["data"]), bool(run["force"])) if run else None,
         bool(document.get("been")),
+        tuple(str(name) for name in document.get("stopped", ())),
     )
