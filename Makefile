@@ -9,7 +9,7 @@ PYTHON := /usr/bin/python3
 # A Python or a tool of somebody's home or /usr/local (pyenv, cargo) must not come first, not for pybuild either.
 export PATH := /usr/sbin:/usr/bin:/sbin:/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' src/leftovers/__init__.py)
-DEB := dist/leftovers_$(VERSION)_all.deb
+DEBS := $(foreach package,leftovers dh-leftovers,dist/$(package)_$(VERSION)_all.deb)
 
 # Caches stay in one ignored directory, also those that root writes.
 CACHE := $(CURDIR)/.cache
@@ -62,6 +62,7 @@ lint: .venv/done ## ruff, mypy, shellcheck
 	.venv/bin/ruff format -q --check . debian/sbin/leftovers
 	.venv/bin/mypy --strict --no-error-summary
 	shellcheck $(SHELL_FILES)
+	shellcheck --shell=sh debian/debhelper/*-leftovers
 
 .PHONY: check
 check: packages ## all tests but the long ones (as root)
@@ -72,15 +73,16 @@ check-full: packages ## all tests (as root; takes long)
 	@$(PYTEST) $(TESTS)
 
 .PHONY: deb
-deb: $(DEB) ## build the Debian package in dist/
+deb: $(DEBS) ## build the Debian packages in dist/
 
 # Built in a copy: dh writes into the tree that it builds.
-$(DEB): $(shell find debian docs src -type f -not -name '*.pyc') LICENSE README.md pyproject.toml setup.cfg
+$(DEBS) &: $(shell find debian docs hooks src -type f -not -name '*.pyc') LICENSE README.md pyproject.toml setup.cfg
 	@$(call install,$(BUILD_DEPENDS))
 	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && mkdir "$$copy/leftovers" && \
 	  tar -c --exclude=__pycache__ --exclude='*.egg-info' $^ | tar -x -C "$$copy/leftovers" && \
 	  (cd "$$copy/leftovers" && dpkg-buildpackage -b -d -us -uc) && \
-	  mkdir -p dist && rm -f dist/leftovers_*.deb && cp "$$copy/$(notdir $@)" dist/
+	  mkdir -p dist && rm -f dist/leftovers_*.deb dist/dh-leftovers_*.deb && \
+	  cp $(DEBS:dist/%="$$copy/%") dist/
 
 .PHONY: demo
 demo: packages deb ## install, use and purge Incus on a throwaway host, and clean up after it (as root)
