@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from leftovers.errors import Fault, Refusal
 from leftovers.host import Host
 from leftovers.ledger import Ledger, Memory, Run, now
-from leftovers.model import Deadline, Outcome, Plan
+from leftovers.model import Deadline, Outcome, Plan, Presence
 from leftovers.plan import plan
 from leftovers.products import Product
 from leftovers.survey import Survey
 from leftovers.sweep import Progress, sweep
 from leftovers.verify import look_again
 
-__all__ = ["Report", "carry_out", "remember"]
+__all__ = ["Report", "carry_out", "decided", "remember", "write_down"]
 
 # What one removal sets free may only then be seen: a cgroup's late child, a mount under a mount.
 ROUNDS = 3
@@ -36,6 +36,18 @@ class Report:
 def remember(ledger: Ledger, products: Sequence[Product]) -> dict[str, Memory]:
     """What the ledger holds for these products. Raises Unreadable."""
     return {product.name: ledger.memory(product.name) for product in products}
+
+
+def decided(
+    products: Sequence[Product], seen: Survey, named: Sequence[str], *, data: bool = False, force: bool = False
+) -> Plan:
+    """The plan for the products that were named, and for their companions as far as those are gone themselves."""
+    names = [
+        product.name
+        for product in products
+        if product.name in named or seen.presence[product.name] is not Presence.INSTALLED
+    ]
+    return plan(seen, names, data=data, force=force)
 
 
 def carry_out(

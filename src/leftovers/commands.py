@@ -7,14 +7,13 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from leftovers import report
-from leftovers.clean import carry_out, remember, write_down
+from leftovers.clean import carry_out, decided, remember, write_down
 from leftovers.errors import Refusal
 from leftovers.exits import DONE, FAILED, LEFT
 from leftovers.explain import explain as explain_object
 from leftovers.host import Host
 from leftovers.ledger import Ledger, Run, now
 from leftovers.model import Plan, Presence
-from leftovers.plan import plan as make_plan
 from leftovers.products import NAMES, Product, load, with_companions
 from leftovers.survey import Survey, survey
 
@@ -26,18 +25,6 @@ def look(names: Sequence[str]) -> tuple[Host, Ledger, list[Product], Survey]:
     ledger = Ledger(host)
     products = with_companions(names or NAMES)
     return host, ledger, products, survey(host, products, remember(ledger, products))
-
-
-def decided(
-    products: Sequence[Product], seen: Survey, named: Sequence[str], *, data: bool = False, force: bool = False
-) -> Plan:
-    """The plan for the products that were named, and for their companions as far as those are gone themselves."""
-    names = [
-        product.name
-        for product in products
-        if product.name in named or seen.presence[product.name] is not Presence.INSTALLED
-    ]
-    return make_plan(seen, names, data=data, force=force)
 
 
 def show(arguments: Namespace, plan: Plan, seen: Survey) -> None:

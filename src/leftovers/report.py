@@ -133,6 +133,36 @@ def summary(plan: Plan) -> str:
     return text + (f" ({unproven} of them not proven)" if unproven else "")
 
 
+def removal_line(
+    title: str,
+    name: str,
+    gone: Mapping[str, int],
+    seconds: float,
+    kept: Sequence[Action],
+    left: Sequence[Action],
+) -> str:
+    """How a removal ended, in one line: what went by kind, what stays and why, what could not be removed."""
+    kinds = ", ".join(f"{number} {TITLES[kind]}" for kind, number in gone.items())
+    text = f"{title}: {sum(gone.values())} gone in {seconds:.1f} s" + (f" ({kinds})" if kinds else "")
+    data = [action for action in kept if action.advice.endswith("--data")]
+    if data:
+        paths = places([action.object.key for action in data])
+        text += f"; kept: {paths} ({data[0].reason.partition(':')[0]}; they go with: leftovers clean {name} --data)"
+    others = len(kept) - len(data)
+    if others:
+        text += f"; {others} more stay{'s' if others == 1 else ''} on purpose (leftovers scan {name})"
+    return text + (f"; {len(left)} LEFT: leftovers verify {name}" if left else "; nothing is left")
+
+
+def places(paths: Sequence[str]) -> str:
+    """Where these paths are, in a few words: of many in one directory, that directory."""
+    if len(paths) > 2:
+        common = os.path.commonpath(paths)
+        if common.count("/") > 1:
+            return f"{printable(common)} ({len(paths)} directories)"
+    return shortened([printable(path) for path in paths])
+
+
 def outcome_text(outcomes: Sequence[Outcome], colour: Colour) -> str:
     """What did not go as planned, a line each."""
     lines = []

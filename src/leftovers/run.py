@@ -43,12 +43,13 @@ def run(
     timeout: float = 30.0,
     success: Sequence[int] = (0,),
     package: str = "",
+    suspended: bool = False,
 ) -> Completed:
     """Run a system tool and return what it said.
 
     argv[0] is a bare tool name, looked up in the system directories. `stdin` is handed to it. It gets
     `timeout` seconds and is then killed with its whole process group. `package` names what to install when it
-    is missing.
+    is missing. `suspended` keeps our own hooks out of a package manager that is run.
     Raises ToolMissing, ToolTimeout, and ToolFault for an exit status that is not in `success`.
     """
     path = find(argv[0])
@@ -59,7 +60,7 @@ def run(
         stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, "LEFTOVERS_SUSPEND": "1"} if suspended else ENVIRONMENT,
         cwd="/",
         text=True,
         errors="surrogateescape",

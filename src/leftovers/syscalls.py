@@ -9,7 +9,17 @@ import ctypes
 import os
 import struct
 
-__all__ = ["die_with_parent", "mount_propagation", "openat2", "setns", "umount2"]
+__all__ = [
+    "die_with_parent",
+    "fanotify_allow",
+    "fanotify_exec_mark",
+    "fanotify_init",
+    "fanotify_read",
+    "mount_propagation",
+    "openat2",
+    "setns",
+    "umount2",
+]
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,6 +35,15 @@ RESOLVE_BENEATH = 0x08
 SYS_OPENAT2 = 437  # the same number on every architecture: it came after the tables were joined (5.6)
 LOOP_CLR_FD = 0x4C01
 PR_SET_PDEATHSIG = 1
+# include/uapi/linux/fanotify.h
+FAN_CLOEXEC = 0x1
+FAN_NONBLOCK = 0x2
+FAN_CLASS_CONTENT = 0x4
+FAN_MARK_ADD = 0x1
+FAN_OPEN_EXEC_PERM = 0x40000
+FAN_ALLOW = 0x1
+AT_FDCWD = -100
+EVENT = struct.Struct("=IBBHQii")  # event_len, vers, reserved, metadata_len, mask, fd, pid
 
 
 def oserror(call: str, path: str) -> OSError:
@@ -69,3 +88,38 @@ def openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
     if fd < 0:
         raise oserror("openat2", path)
     return fd
+
+
+def fanotify_init() -> int:
+    """fanotify_init(2) for permission events. Returns a file descriptor that does not block. Raises OSError."""
+    flags = FAN_CLASS_CONTENT | FAN_CLOEXEC | FAN_NONBLOCK
+    fd: int = libc.fanotify_init(ctypes.c_uint(flags), ctypes.c_uint(os.O_RDONLY | os.O_LARGEFILE | os.O_CLOEXEC))
+    if fd < 0:
+        raise oserror("fanotify_init", "fanotify")
+    return fd
+
+
+def fanotify_exec_mark(fd: int, path: str) -> None:
+    """fanotify_mark(2): whoever opens this file to execute it waits for an answer (Linux 5.0). Raises OSError."""
+    flags, mask = ctypes.c_uint(FAN_MARK_ADD), ctypes.c_uint64(FAN_OPEN_EXEC_PERM)
+    if libc.fanotify_mark(ctypes.c_int(fd), flags, mask, ctypes.c_int(AT_FDCWD), os.fsencode(path)) < 0:
+        raise oserror("fanotify_mark", path)
+
+
+def fanotify_read(fd: int) -> list[tuple[int, int]]:
+    """The events that wait: a descriptor of the file, which is the caller's to answer for and to close, and the pid of
+    who executes it. Raises OSError; BlockingIOError when there are none."""
+    data = os.read(fd, 64 * EVENT.size)
+    events = []
+    at = 0
+    while at + EVENT.size <= len(data):
+        length, _, _, _, _, file, pid = EVENT.unpack_from(data, at)
+        if file >= 0:
+            events.append((file, pid))
+        at += max(length, EVENT.size)
+    return events
+
+
+def fanotify_allow(fd: int, file: int) -> None:
+    """Let the one who waits go on. Raises OSError."""
+    os.write(fd, struct.pack("=iI", file, FAN_ALLOW))

@@ -18,16 +18,19 @@ PRODUCTS = [load(name) for name in NAMES]
 FLOORS = [
     {"errors", "exits", "syscalls"},
     {"model", "run", "host", "mountinfo"},
-    {"evidence", "kinds", "ledger"},
-    {"daemons"},
+    {"conf", "evidence", "kinds", "ledger", "watcher"},
+    {"daemons", "removal"},
     {"claims"},
     {"products"},
+    {"transaction"},
     {"survey"},
+    {"arrival"},
     {"plan"},
-    {"sweep", "verify", "explain"},
-    {"clean", "report"},
+    {"inventory", "sweep", "verify", "explain"},
+    {"clean", "report", "saved"},
+    {"moments"},
     {"commands"},
-    {"cli"},
+    {"cli", "hook"},
 ]
 
 
@@ -69,6 +72,7 @@ def test_a_product(product: Product) -> None:
     assert all(re.fullmatch(r"(user|group|subuid|subgid) \S+", account) for account in product.accounts)
     assert all(re.fullmatch(r"[a-z0-9_.]+=\S+", sysctl) for sysctl in product.sysctls)
     assert set(product.companions) <= set(NAMES) - {product.name}
+    assert (product.stop is None) == (product.start is None), "what was stopped in vain is started again"
 
 
 def test_companions_come_after_those_that_they_live_for() -> None:
@@ -130,3 +134,21 @@ def test_kinds_know_no_product_and_products_remove_nothing() -> None:
         text = code(path)
         for word in ("syscalls", "unlink(", "rmdir(", "os.kill", "subprocess", "run("):
             assert word not in text, f"{path.name}: {word}"
+
+
+def test_the_shell_hooks_know_every_product() -> None:
+    hooks = SOURCE.parents[1] / "hooks"
+    packages = sorted({package for product in PRODUCTS for package in product.packages})
+    daemons = sorted({path for product in PRODUCTS for path in product.daemons})
+    assert (hooks / "known-packages").read_text().splitlines() == packages
+    assert (hooks / "known-daemons").read_text().splitlines() == daemons
+
+
+def test_an_entry_point_guards_parses_and_calls() -> None:
+    from leftovers.hook import EVENTS
+
+    hooks = SOURCE.parents[1] / "hooks"
+    assert {path.stem for path in hooks.glob("*.py")} == set(EVENTS)
+    for event in EVENTS:
+        text = (hooks / f"{event}.py").read_text()
+        assert f'main("{event}", sys.argv[1:])' in text and "geteuid" in text and len(text.splitlines()) < 15

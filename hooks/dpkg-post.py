@@ -1,0 +1,12 @@
+"""dpkg's post-invoke: what is still to be done is done."""
+
+import os
+import sys
+
+if os.geteuid() != 0:
+    sys.exit(0)
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from leftovers.hook import main
+
+sys.exit(main("dpkg-post", sys.argv[1:]))

@@ -1,0 +1,397 @@
+"""The face for package managers. Each of hooks/*.py calls main() with its event; a fault of ours is one line, and a
+success to the one who called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from leftovers import conf, moments, removal, report, saved, transaction, watcher
+from leftovers.daemons import dpkg
+from leftovers.errors import Fault, Refusal
+from leftovers.host import Host
+from leftovers.kinds.files import Tree
+from leftovers.ledger import DIRECTORY as LEDGER
+from leftovers.ledger import Ledger
+from leftovers.model import Deadline
+from leftovers.moments import Forecast, Scene, amount
+from leftovers.products import NAMES, load
+from leftovers.removal import Apt, Removal
+from leftovers.transaction import Dpkg, Leaving
+from leftovers.watcher import Watched
+
+__all__ = ["VETO", "main"]
+
+# The exit status by which a hook of ours says no; hooks/launch passes it on, and no other.
+VETO = 10
+# What `dpkg` may have to wait for a sweep, in seconds, besides the time that instances get to shut down.
+SWEEP = 900.0
+INFO = "/var/lib/dpkg/info"
+
+
+def main(event: str, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
+    """Answer one event. Returns an exit status: 0, or VETO for an intended refusal."""
+    try:
+        host = Host()
+        settings, warnings = conf.read(host)
+        if not settings.enabled:
+            return 0
+        scene = Scene(host, Ledger(host), settings, say)
+        for warning in warnings if event in ("dpkg-pre", "maintainer-prerm") else ():
+            say(warning)
+        EVENTS[event](scene, arguments, environment)
+        return 0
+    except Veto as veto:
+        print(f"leftovers: refused: {veto}", file=sys.stderr, flush=True)
+        return VETO
+    except Fault as fault:
+        say(f"nothing was cleaned: {fault}; look with: leftovers scan")
+    except Exception as error:
+        if environment.get("LEFTOVERS_DEBUG"):
+            raise
+        said = f"{type(error).__name__}: {error}".replace("\n", " ")
+        say(f"nothing was cleaned: {event}: {said}; look with: leftovers scan")
+    return 0
+
+
+class Veto(Refusal):
+    """What the administrator has configured to be refused."""
+
+
+def say(text: str) -> None:
+    try:
+        line = f"leftovers: {text}\n".encode("utf-8", "backslashreplace")
+        os.write(1, line)
+    except OSError:
+        pass  # nobody reads: what is done is the same
+
+
+# -- apt
+
+
+def question(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Before apt's "Do you want to continue?": what is at stake. stdin is apt's JSON message."""
+    goes, comes = transaction.question(sys.stdin.read())
+    holders = product_of(scene)
+    for name in NAMES:
+        product = load(name)
+        packages = {package: mode for package, mode in goes if holders.get(package) == name}
+        if packages and not any(package in product.packages or package in product.successors for package in comes):
+            mode = "sweep" if "purge" in packages.values() else scene.settings.on_remove
+            text = at_stake(scene, name, mode)
+            if text:
+                scene.say(f"{', '.join(packages)}: {text}")
+        elif not packages:
+            for package in [package for package, _ in goes if package in product.packages]:
+                moments.tell_metapackage(scene, package, name)
+
+
+def at_stake(scene: Scene, name: str, mode: str) -> str:
+    """What a removal of a product ends and keeps, for a person who is about to be asked."""
+    view, title = moments.at_stake(scene, name), load(name).title
+    parts = f"{amount(view.running, 'running instance')} and {amount(view.networks, 'network')} of {title}"
+    if mode != "report":
+        kept = f"; kept: {report.places(view.kept)}" if view.kept else ""
+        return f"this ends {parts}{kept}" if load(name).instance_processes else ""
+    return f"removed, not purged: {parts} go on without it" if view.running or view.networks else ""
+
+
+def packages(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """apt's DPkg::Pre-Install-Pkgs: the one place that knows what comes in exchange, and may refuse. stdin is its list;
+    the argument is the pid of apt."""
+    comes, goes = transaction.apt_list(sys.stdin.read())
+    frontend = Watched(int(arguments[0]), watcher.start_time(scene.host, int(arguments[0])))
+    holders = product_of(scene)
+    replaced = {}
+    for name in NAMES:
+        going = [package for package in goes if holders.get(package.partition(":")[0]) == name]
+        if not going:
+            continue
+        by = transaction.replacement(load(name), going, comes)
+        if by:
+            replaced[name] = by
+        elif scene.settings.refuse_if_running:
+            refuse_if_running(scene, name)
+    removal.write_apt(scene.host, Apt(frontend, replaced))
+    if scene.settings.arrivals:
+        moments.arrive(scene, comes, named())
+
+
+def apt_done(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """apt's DPkg::Post-Invoke: all of its dpkg runs are over."""
+    finish(scene)
+
+
+def refuse_if_running(scene: Scene, name: str, seen: Forecast | None = None) -> None:
+    """Raises Veto."""
+    seen = seen or moments.at_stake(scene, name)
+    if seen.running:
+        raise Veto(
+            load(name).title,
+            f"{amount(seen.running, 'instance')} {'runs' if seen.running == 1 else 'run'}, and "
+            "/etc/leftovers/leftovers.conf says refuse_if_running = yes",
+            "nothing was changed; stop them, or run it again with LEFTOVERS_SUSPEND=1",
+        )
+
+
+def named() -> dict[str, str]:
+    """By package that is known by name: its product."""
+    return {package: name for name in NAMES for package in load(name).packages}
+
+
+def product_of(scene: Scene) -> dict[str, str]:
+    """By package that holds, or last held, a product's daemon: the product."""
+    return {**scene.ledger.packages(), **transaction.daemon_packages([load(name) for name in NAMES])}
+
+
+# -- dpkg
+
+
+def dpkg_pre(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """dpkg's pre-invoke. Nothing has happened yet, and perhaps nothing will."""
+    run = transaction.dpkg_above(scene.host, environment)
+    if run is None:
+        return
+    apt = removal.read_apt(scene.host, run.process.pid)
+    if run.action in ("install", "unpack"):
+        if apt is None and scene.settings.arrivals:
+            moments.arrive(scene, transaction.arriving(run), named())
+        return
+    leaving = [
+        each
+        for each in transaction.leaving(run, scene.ledger.packages())
+        if apt is None or each.product not in apt.replaced
+    ]
+    if not leaving:
+        return
+    owner = owner_of(scene, run, apt)
+    earlier = removal.read(scene.host)
+    if earlier and earlier.owner == owner and all(done(earlier, each) for each in leaving):
+        return  # apt's second dpkg, which purges what the first has removed
+    under_way, forecasts = moments.before(scene, owner, leaving)
+    if scene.settings.refuse_if_running and apt is None:
+        for name, seen in forecasts.items():
+            refuse_if_running(scene, name, seen)
+    sweeping = [name for name in forecasts if under_way.going[name].sweep]
+    if not sweeping:
+        return
+    save(scene, forecasts, sweeping)
+    if not arm(scene, run, {each.package: each.product for each in leaving if each.daemon}, sweeping):
+        unwatched(scene, run, sweeping)
+
+
+def done(earlier: Removal, each: Leaving) -> bool:
+    if not each.daemon:
+        return each.package in earlier.meta or each.product in earlier.going
+    return each.product in earlier.going and earlier.going[each.product].swept
+
+
+def owner_of(scene: Scene, run: Dpkg, apt: Apt | None) -> Watched:
+    """Whose removal it is: the frontend's, which runs dpkg several times, or that of a dpkg of its own."""
+    if apt is not None:
+        return apt.process
+    if run.locked:
+        above = watcher.ancestors(scene.host, run.process.pid)[1:]
+        return above[0] if above else run.process
+    return run.process
+
+
+def arm(scene: Scene, run: Dpkg, packages: Mapping[str, str], sweeping: Sequence[str]) -> bool:
+    """Be there when dpkg executes the packages' own prerm and postrm. False if that is not to be had here."""
+    marks = {}
+    for package, name in packages.items():
+        if name in sweeping:
+            for script, word in (("prerm", f"stop {name}"), ("postrm", f"commit {name}")):
+                for path in (f"{INFO}/{package}.{script}", *other_names(scene.host, package, script)):
+                    marks[path] = word
+    preload()
+
+    def work(word: str) -> None:
+        moment, _, name = word.partition(" ")
+        try:
+            if moment == "stop":
+                moments.stop(scene, name)
+            elif moment == "commit":
+                moments.commit(scene, name)
+            else:
+                for name in sweeping:
+                    moments.start_again(scene, name)
+        except Fault as fault:
+            if moment != watcher.ENDED:
+                scene.say(f"{load(name).title}: {fault}; it will be tried again when dpkg is done")
+
+    return watcher.arm(scene.host, run.process, marks, work, scene.settings.stop_timeout + SWEEP)
+
+
+def other_names(host: Host, package: str, script: str) -> list[str]:
+    """The same script of a package that may be there for several architectures (dpkg's info/PACKAGE:ARCH.SCRIPT)."""
+    return [
+        f"{INFO}/{name}"
+        for name in host.listdir(INFO)
+        if name.startswith(f"{package}:") and name.endswith(f".{script}")
+    ]
+
+
+def preload() -> None:
+    """Import all that a sweep may need: Python itself may be removed while we wait."""
+    import importlib
+    import pkgutil
+
+    import leftovers
+
+    for module in pkgutil.walk_packages(leftovers.__path__, "leftovers."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in ("encodings.idna", "http.client", "json", "nftables", "psutil", "pyroute2", "sqlite3", "yaml"):
+        importlib.import_module(name)
+
+
+def unwatched(scene: Scene, run: Dpkg, sweeping: Sequence[str]) -> None:
+    """No fanotify here (an old kernel, a container without CAP_SYS_ADMIN). After `dpkg --remove` there is post-invoke;
+    a purge deletes data before that, so this is the last moment, if dpkg will do it at all."""
+    if run.action != "purge":
+        return
+    known = sorted(dpkg.states(run.names)) if not run.pending else []
+    if known and not dpkg.would_do("purge", known):
+        return
+    if not run.locked and not lock_is_free(scene.host):
+        return
+    for name in sweeping:
+        if moments.stands(scene.host, load(name)):
+            moments.stop(scene, name)
+            moments.commit(scene, name, force=True)
+        else:
+            moments.commit(scene, name)
+
+
+def lock_is_free(host: Host) -> bool:
+    """Whether dpkg will get its locks (fcntl's, on both files: dpkg lib/dpkg/dbmodify.c)."""
+    import fcntl
+
+    for name in ("lock-frontend", "lock"):
+        try:
+            with open(host.path(f"/var/lib/dpkg/{name}"), "r+b") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+    return True
+
+
+def dpkg_post(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """dpkg's post-invoke: what the watcher could not do is done now; and without a frontend that will tell, told."""
+    under_way = removal.read(scene.host)
+    run = transaction.dpkg_above(scene.host, environment)
+    if under_way is None or run is None:
+        return
+    apt = removal.read_apt(scene.host, run.process.pid)
+    if under_way.owner != owner_of(scene, run, apt):
+        return
+    for name, going in under_way.going.items():
+        try:
+            if moments.stands(scene.host, load(name)):
+                moments.start_again(scene, name)
+            elif going.sweep:
+                moments.commit(scene, name)
+        except Fault as fault:
+            scene.say(f"{load(name).title}: {fault}; it will be tried again at the end")
+    later = run.locked and run.action != "purge" and any(going.purge for going in under_way.going.values())
+    if apt is None and not later:
+        finish(scene)
+
+
+# -- maintainer scripts of packagers
+
+
+def prerm(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """PRODUCT remove, in a packager's prerm, before the service is stopped."""
+    name = arguments[0]
+    package = environment.get("DPKG_MAINTSCRIPT_PACKAGE", "")
+    run = transaction.dpkg_above(scene.host, environment)
+    if name not in NAMES or run is None or int(environment.get("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT") or 1) > 1:
+        return
+    apt = removal.read_apt(scene.host, run.process.pid)
+    if apt is not None and name in apt.replaced:
+        return
+    owner = owner_of(scene, run, apt)
+    under_way = removal.read(scene.host)
+    if under_way is None or under_way.owner != owner or name not in under_way.going:
+        purge = transaction.is_purge(scene.host, package, run)
+        under_way, forecasts = moments.before(scene, owner, [Leaving(package, name, purge, True)])
+        if scene.settings.refuse_if_running:
+            refuse_if_running(scene, name, forecasts[name])
+        if under_way.going[name].sweep:
+            save(scene, forecasts, [name])
+    if under_way.going[name].sweep and not scene.ledger.memory(name).stopped:
+        moments.stop(scene, name)
+
+
+def postrm(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """PRODUCT remove|purge, in a packager's postrm, before data is deleted. After a purge by a dpkg that has no hooks
+    of ours (our package is gone, or they were taken out), nobody else will tell how it ended."""
+    name, moment = arguments[0], arguments[1]
+    run = transaction.dpkg_above(scene.host, environment)
+    if name not in NAMES or run is None:
+        return
+    under_way = removal.read(scene.host)
+    apt = removal.read_apt(scene.host, run.process.pid)
+    if apt is not None and name in apt.replaced:
+        return
+    owner = owner_of(scene, run, apt)
+    if under_way is None or under_way.owner != owner or name not in under_way.going:
+        package = environment.get("DPKG_MAINTSCRIPT_PACKAGE", "")
+        if moment != "purge":
+            return  # its prerm has not been: a package that was never configured
+        moments.before(scene, owner, [Leaving(package, name, True, True)])
+        under_way = removal.read(scene.host)
+    if under_way is not None and under_way.going[name].sweep:
+        moments.commit(scene, name)
+    if under_way is not None and not hooked(scene.host) and (moment == "purge" or not under_way.going[name].purge):
+        finish(scene)
+
+
+def postinst(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """PRODUCT abort-remove, in a packager's postinst, after the service was started again."""
+    if arguments[0] in NAMES:
+        moments.start_again(scene, arguments[0])
+
+
+def hooked(host: Host) -> bool:
+    """Whether dpkg has our hooks, which will tell how it ended."""
+    return host.exists("/etc/dpkg/dpkg.cfg.d/leftovers")
+
+
+# -- common
+
+
+def finish(scene: Scene) -> None:
+    moments.finish(scene)
+    removal.forget(scene.host, removal.APT)
+    purged = dpkg.status(["leftovers"]).get("leftovers", "not-installed") == "not-installed"
+    saved.forget(scene.host)
+    if purged and saved.is_copy():
+        # We were purged in the same run, and are its last witness.
+        for directory in (removal.DIRECTORY, LEDGER):
+            Tree(Deadline(30)).remove(scene.host.path(directory))
+
+
+def save(scene: Scene, forecasts: Mapping[str, Forecast], sweeping: Sequence[str]) -> None:
+    """A copy of ourselves, for when our package or Python goes in the same run."""
+    try:
+        saved.save(scene.host, {name: forecasts[name].plan for name in sweeping})
+    except Refusal as fault:
+        scene.say(f"{fault}; if Python goes in the same run, nothing will be cleaned")
+
+
+EVENTS: Mapping[str, Callable[[Scene, Sequence[str], Mapping[str, str]], None]] = {
+    "apt-question": question,
+    "apt-packages": packages,
+    "apt-done": apt_done,
+    "dpkg-pre": dpkg_pre,
+    "dpkg-post": dpkg_post,
+    "maintainer-prerm": prerm,
+    "maintainer-postrm": postrm,
+    "maintainer-postinst": postinst,
+}

@@ -1,0 +1,296 @@
+"""The three moments of a removal, and what comes after it. Whoever calls (dpkg's hooks, a maintainer script, a guard
+unit) has worked out what goes; nothing here knows who called.
+
+before     writes the evidence down; changes nothing on the host
+stop       asks the instances to shut down, which can be undone
+commit     sweeps: the removal can no longer fail
+finish     the removal is over: what its own scripts left is swept, and told in one line; or it did not come to pass,
+           and what was stopped is started again
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from leftovers import arrival, removal, report
+from leftovers.clean import Report, carry_out, decided, remember, write_down
+from leftovers.conf import Settings
+from leftovers.daemons import dpkg
+from leftovers.errors import Fault
+from leftovers.host import Host
+from leftovers.ledger import Ledger, Run, now
+from leftovers.model import Deadline, Plan, Presence, Record, Result
+from leftovers.plan import plan
+from leftovers.products import Product, load, with_companions
+from leftovers.removal import Going, Removal
+from leftovers.survey import Survey, survey
+from leftovers.transaction import Arriving, Leaving
+from leftovers.watcher import Watched
+
+__all__ = [
+    *("Forecast", "Scene", "amount", "arrive", "at_stake", "before", "commit", "finish", "forecast", "start_again"),
+    *("stands", "stop", "tell_metapackage"),
+]
+
+# Another leftovers (a person's, or the watcher's) may be at work for a while: how long a hook waits for it, in seconds.
+PATIENCE = 60.0
+# Starting again what was stopped, in seconds: all instances together.
+START = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where this happens. `say` tells a person one line."""
+
+    host: Host
+    ledger: Ledger
+    settings: Settings
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a purge would end: running instances, networks, and what would be kept, by name."""
+
+    running: int
+    networks: int
+    kept: tuple[str, ...]
+    plan: Plan
+
+
+def stands(host: Host, product: Product) -> bool:
+    """Whether the product's daemon is on the disk: its removal has not begun, or was undone, or it was replaced."""
+    return any(host.exists(path) for path in product.daemons)
+
+
+def forecast(product: Product, seen: Survey, *, purge: bool = True) -> Forecast:
+    """What is at stake, were the product purged (or only removed) now."""
+    running = sum(
+        claim.proven and claim.object.kind == "process" and claim.reason in product.instance_processes
+        for own in seen.claims.values()
+        for claim in own.values()
+        if claim.product == product.name
+    )
+    records = seen.records[product.name]
+    networks = {record.name for record in records if record.type == "network" and record.facts.get("managed")}
+    then = Presence.ABSENT if purge else Presence.REMOVED
+    gone = replace(seen, presence={**seen.presence, product.name: then})
+    after = plan(gone, [product.name])
+    kept = tuple(action.object.key for action in after.keeping() if action.advice.endswith("--data"))
+    return Forecast(running, len(networks), kept, after)
+
+
+def at_stake(scene: Scene, name: str) -> Forecast:
+    """The same, from a survey of its own. Raises Unreadable."""
+    products = with_companions([name])
+    return forecast(load(name), survey(scene.host, products, remember(scene.ledger, products)))
+
+
+def before(scene: Scene, owner: Watched, leaving: Sequence[Leaving]) -> tuple[Removal, dict[str, Forecast]]:
+    """Survey the products of these packages, and write down what is theirs and that they are about to go. Changes
+    nothing on the host but our own records. Raises Refusal when these cannot be written, Unreadable."""
+    names = list(dict.fromkeys(each.product for each in leaving if each.daemon))
+    earlier = removal.read(scene.host)
+    if earlier is None or earlier.owner != owner:
+        earlier = Removal(owner)
+    going = dict(earlier.going)
+    forecasts = {}
+    with scene.ledger.locked(PATIENCE):
+        products = with_companions(names)
+        memory = remember(scene.ledger, products)
+        seen = survey(scene.host, products, memory)
+        for product in products:
+            write_down(scene.ledger, [product], seen, memory[product.name].run)
+        scene.ledger.remember_packages({each.package: each.product for each in leaving if each.daemon})
+        for name in names:
+            packages = tuple(each.package for each in leaving if each.product == name and each.daemon)
+            purge = any(each.purge for each in leaving if each.product == name and each.daemon)
+            forecasts[name] = forecast(load(name), seen, purge=purge)
+            known = going.get(name) or Going(packages, False, False, forecasts[name].running, forecasts[name].networks)
+            sweep = purge or scene.settings.on_remove == "sweep" or known.sweep
+            going[name] = replace(known, packages=packages, purge=purge or known.purge, sweep=sweep)
+    meta = {each.package: each.product for each in leaving if not each.daemon and each.product not in going}
+    now_going = Removal(owner, going, {**earlier.meta, **meta})
+    removal.write(scene.host, now_going)
+    return now_going, forecasts
+
+
+def stop(scene: Scene, name: str) -> None:
+    """Ask the instances of a product to shut down, all at once, and wait for them. Raises Fault."""
+    product = load(name)
+    seconds = scene.settings.stop_timeout
+    if product.stop is None or seconds <= 0:
+        return
+    with scene.ledger.locked(PATIENCE):
+        memory = scene.ledger.memory(name)
+        asked = running(memory.records)
+        if not asked:
+            return
+        # On the disk before the first of them is asked: if we die, whoever comes next can start them again.
+        scene.ledger.write(replace(memory, stopped=tuple(record.name for record in asked)))
+        scene.say(f"{product.title}: asking {amount(len(asked), 'instance')} to shut down, {seconds:.0f} s at most")
+        causes = product.stop(scene.host, asked, Deadline(seconds))
+        scene.ledger.log(name, "stopped", asked=[record.name for record in asked], not_down=dict(causes))
+    if causes:
+        some = ", ".join(report.printable(each) for each in list(causes)[:5])
+        scene.say(f"{product.title}: {len(causes)} did not come down, and will be killed: {some}")
+
+
+def running(records: Iterable[Record]) -> list[Record]:
+    """The instances that can be asked and started again: an ephemeral one would be deleted when it stops."""
+    found: dict[str, Record] = {}
+    for record in records:
+        if record.type == "instance" and record.facts.get("running") is True and not record.facts.get("ephemeral"):
+            found.setdefault(record.name, record)
+    return list(found.values())
+
+
+def commit(scene: Scene, name: str, *, force: bool = False) -> None:
+    """Sweep a product whose removal can no longer fail. Nothing happens while it stands: then it was replaced, or its
+    removal was undone. `force` is for a caller who knows that it is about to go and has no later moment.
+    Raises Fault, and what was not done is then in the removal's record."""
+    under_way = removal.read(scene.host)
+    if under_way is None or name not in under_way.going or under_way.going[name].swept:
+        return
+    if stands(scene.host, load(name)) and not force:
+        return
+    going = under_way.going[name]
+    try:
+        swept = sweep_now(scene, [name], force=force)
+    except Fault as fault:
+        keep(scene, name, replace(going, fault=str(fault)))
+        raise
+    keep(scene, name, replace(counted(going, name, swept), swept=True, fault=""))
+
+
+def sweep_now(scene: Scene, names: Sequence[str], *, force: bool = False) -> tuple[Report, float]:
+    """Survey, plan, carry out. Returns how it ended, and the seconds it took."""
+    began = time.monotonic()
+    with scene.ledger.locked(PATIENCE):
+        products = with_companions(names)
+        memory = remember(scene.ledger, products)
+        for name in names:
+            if memory[name].stopped and not force:
+                # There is no way back any more.
+                scene.ledger.write(replace(memory[name], stopped=()))
+        seen = survey(scene.host, products, remember(scene.ledger, products))
+        todo = decided(products, seen, names, force=force)
+        taking = [product for product in products if product.name in todo.products]
+        done = carry_out(scene.host, scene.ledger, taking, seen, todo, Run(now(), False, force))
+    return done, time.monotonic() - began
+
+
+def counted(going: Going, name: str, swept: tuple[Report, float]) -> Going:
+    """The same, with what this sweep has removed of it."""
+    done, seconds = swept
+    gone = dict(going.gone)
+    for outcome in done.outcomes:
+        if outcome.action.product == name and outcome.result in (Result.DONE, Result.GONE):
+            gone[outcome.action.object.kind] = gone.get(outcome.action.object.kind, 0) + 1
+    return replace(going, gone=gone, seconds=going.seconds + seconds)
+
+
+def keep(scene: Scene, name: str, going: Going) -> None:
+    under_way = removal.read(scene.host)
+    if under_way is not None:
+        removal.write(scene.host, replace(under_way, going={**under_way.going, name: going}))
+
+
+def start_again(scene: Scene, name: str) -> int:
+    """Start again what we stopped of a product that stands after all. Returns how many run. Raises Fault."""
+    product = load(name)
+    with scene.ledger.locked(PATIENCE):
+        memory = scene.ledger.memory(name)
+        if not memory.stopped or product.start is None or not stands(scene.host, product):
+            return 0
+        causes = product.start(scene.host, memory.stopped, Deadline(START))
+        up = len(memory.stopped) - len(causes)
+        scene.ledger.write(replace(memory, stopped=tuple(each for each in memory.stopped if each in causes)))
+        scene.ledger.log(name, "started", asked=list(memory.stopped), not_up=dict(causes))
+    scene.say(
+        f"{product.title} was not removed: {amount(up, 'instance')} that had been asked to shut down "
+        f"{'runs' if up == 1 else 'run'} again"
+    )
+    for each, cause in list(causes.items())[:5]:
+        scene.say(f"{product.title}: {report.printable(each)} was not started: {report.printable(cause)}")
+    return up
+
+
+def finish(scene: Scene) -> None:
+    """The removal is over. Tells how it went, one line for each product; its record in /run goes."""
+    under_way = removal.read(scene.host)
+    if under_way is None:
+        return
+    standing = {name for name in under_way.going if stands(scene.host, load(name))}
+    for name in standing:
+        told(scene, name, lambda name=name: start_again(scene, name))  # type: ignore[misc]
+    swept = [name for name, going in under_way.going.items() if going.sweep and name not in standing]
+    if swept:
+        told(scene, swept[0], lambda: last_sweep(scene, under_way.going, swept))
+    left = [name for name, going in under_way.going.items() if not going.sweep and name not in standing]
+    if left:
+        told(scene, left[0], lambda: tell_removed(scene, left))
+    for package, name in under_way.meta.items():
+        told(scene, name, lambda package=package, name=name: tell_metapackage(scene, package, name))  # type: ignore[misc]
+    removal.forget(scene.host, removal.REMOVAL)
+
+
+def told(scene: Scene, name: str, work: Callable[[], object]) -> None:
+    """A fault with one product is a line of its own: the others are still to be finished."""
+    try:
+        work()
+    except Fault as fault:
+        scene.say(f"{load(name).title} was not cleaned: {fault}; finish with: leftovers clean {name}")
+
+
+def last_sweep(scene: Scene, going: Mapping[str, Going], names: Sequence[str]) -> None:
+    """What the packages' own scripts have left, all products together: one may have been in use by another."""
+    swept = sweep_now(scene, names)
+    for name in names:
+        after = counted(going[name], name, swept)
+        left = [action for action in swept[0].after.left() if action.product == name]
+        kept = [action for action in swept[0].after.keeping() if action.product == name and not action.counts]
+        scene.say(report.removal_line(load(name).title, name, after.gone, after.seconds, kept, left))
+
+
+def tell_removed(scene: Scene, names: Sequence[str]) -> None:
+    """A plain removal leaves what runs: how much that is, and the command that ends it."""
+    products = with_companions(names)
+    seen = survey(scene.host, products, remember(scene.ledger, products))
+    for name in names:
+        product = load(name)
+        todo = decided(products, seen, [name])
+        alive = forecast(product, seen).running
+        doing = [action for action in todo.doing() if action.product == name]
+        if doing:
+            runs = f"{amount(alive, 'instance')} still {'runs' if alive == 1 else 'run'}, " if alive else ""
+            scene.say(
+                f"{product.title} is removed, not purged: {runs}{len(doing)} objects of it are left; "
+                f"sweep them with: leftovers clean {name}"
+            )
+
+
+def tell_metapackage(scene: Scene, package: str, name: str) -> None:
+    """Somebody asked for the removal of a product and named a package that only depends on it."""
+    product = load(name)
+    holders = sorted({each for names in dpkg.owners(product.daemons).values() for each in names})
+    if holders and package not in holders:
+        scene.say(
+            f"{package} is a metapackage: {product.title} itself is in {holders[0]}, which stays as it is; "
+            f"to remove it too: apt purge {holders[0]}"
+        )
+
+
+def arrive(scene: Scene, comes: Iterable[Arriving], product_of: Mapping[str, str]) -> None:
+    """Write down what stands before a product comes to this host."""
+    for each in comes:
+        if each.package in product_of and not each.earlier:
+            name = product_of[each.package]
+            with scene.ledger.locked(PATIENCE):
+                arrival.note(scene.host, scene.ledger, load(name), each.package, each.version)
+
+
+def amount(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
