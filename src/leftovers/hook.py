@@ -43,7 +43,7 @@ def main(event: str, arguments: Sequence[str], environment: Mapping[str, str] = 
         EVENTS[event](scene, arguments, environment)
         return 0
     except Veto as veto:
-        print(f"leftovers: refused: {veto}", file=sys.stderr, flush=True)
+        say(f"refused: {veto}")
         return VETO
     except Fault as fault:
         say(f"nothing was cleaned: {fault}; look with: leftovers scan")

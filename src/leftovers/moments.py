@@ -22,7 +22,7 @@ from leftovers.errors import Fault
 from leftovers.host import Host
 from leftovers.ledger import Ledger, Run, now
 from leftovers.model import Deadline, Plan, Presence, Record, Result
-from leftovers.plan import plan
+from leftovers.plan import UNPURGED, plan
 from leftovers.products import Product, load, with_companions
 from leftovers.removal import Going, Removal
 from leftovers.survey import Survey, survey
@@ -252,6 +252,9 @@ def last_sweep(scene: Scene, going: Mapping[str, Going], names: Sequence[str]) -
         after = counted(going[name], name, swept)
         left = [action for action in swept[0].after.left() if action.product == name]
         kept = [action for action in swept[0].after.keeping() if action.product == name and not action.counts]
+        if going[name].purge:
+            # In a postrm purge: what is about to be removed by the script that we were called from is not kept.
+            kept = [action for action in kept if not action.reason.endswith(UNPURGED)]
         scene.say(report.removal_line(load(name).title, name, after.gone, after.seconds, kept, left))
 
 

@@ -8,9 +8,11 @@ from leftovers.kinds import KINDS
 from leftovers.model import Action, Claim, Plan, Presence, Role, Verb
 from leftovers.survey import Survey
 
-__all__ = ["decide", "plan"]
+__all__ = ["UNPURGED", "decide", "plan"]
 
 ORDER = {kind.name: number for number, kind in enumerate(KINDS)}
+# Why data stays that the package's own purge will remove.
+UNPURGED = ", the package is removed but not purged"
 # What can be said of a role by presence of the package. What is not named here is kept.
 REMOVES = {
     (Role.LIVE, Presence.REMOVED),
@@ -63,7 +65,7 @@ def action_for(claim: Claim, present: Presence, data: bool) -> Action:
         if data:
             verb = Verb.REMOVE
         else:
-            why = ", the package is removed but not purged" if claim.role is Role.DATA else ""
+            why = UNPURGED if claim.role is Role.DATA else ""
             reason = f"{claim.reason}: kept{why}"
             advice = again
     elif claim.role in (Role.LIVE, Role.DATA, Role.EXTERNAL):
