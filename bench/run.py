@@ -30,6 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests/kernel")]
 
+from hooks import cost as hook_cost  # noqa: E402 - beside this file
 from sandbox import private, sh  # noqa: E402
 
 from leftovers import syscalls  # noqa: E402
@@ -342,7 +343,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def report(removals: Sequence[dict[str, Any]], starts: Sequence[dict[str, Any]]) -> str:
+def report(
+    removals: Sequence[dict[str, Any]], starts: Sequence[dict[str, Any]], hooks: Sequence[dict[str, Any]]
+) -> str:
     rows = [["removal of", "N", "ours s", "rival s", "floor s", "ours:rival", "ours:floor", "survey s", "runs"]]
     for row in removals:
         rows.append(
@@ -355,7 +358,10 @@ def report(removals: Sequence[dict[str, Any]], starts: Sequence[dict[str, Any]])
     starting = [["start of", "s", "ratio", "exit"]]
     for row in starts:
         starting.append([row["name"], f"{row['seconds']:.4f}", f"{row['ratio']:.2f}", str(row["status"])])
-    return f"{table(rows)}\n\n{table(starting)}"
+    hooking = [["hook, nothing concerned", "ours ms", "empty ms", "ours:empty"]]
+    for row in hooks:
+        hooking.append([row["name"], *(f"{row[key]:.2f}" for key in ("ours", "empty", "ratio"))])
+    return f"{table(rows)}\n\n{table(starting)}\n\n{table(hooking)}"
 
 
 def main() -> int:
@@ -374,10 +380,12 @@ def main() -> int:
             print(f"{name}, {size} ...", file=sys.stderr, flush=True)
             removals.append(sandboxed(lambda name=name, size=size: measure(SUBJECTS[name], size)))  # type: ignore[misc]
     starts = sandboxed(startup)
+    hooks = hook_cost()
     if arguments.json:
-        print(json.dumps({"format_version": "1.0", "removals": removals, "starts": starts}, indent=2))
+        document = {"format_version": "1.0", "removals": removals, "starts": starts, "hooks": hooks}
+        print(json.dumps(document, indent=2))
     else:
-        print(report(removals, starts))
+        print(report(removals, starts, hooks))
     return 0
 
 

@@ -130,7 +130,7 @@ def unit(obj: Object, around: Here) -> Sequence[Field] | None:
 
 
 def process(obj: Object, around: Here) -> Sequence[Field] | None:
-    if obj.facts["self"] or obj.facts["pid"] == 1:
+    if obj.facts.get("self") or obj.facts["pid"] == 1:
         return None
     return ("process", *obj.identity)
 
