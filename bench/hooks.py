@@ -1,7 +1,7 @@
 """What our hooks cost a transaction that concerns no known product, beside a hook that does nothing.
 
-dpkg runs its hooks six to eight times in a run of apt. Here a shell called `dpkg` does, with the arguments that apt gives
-to dpkg, for the hooks read what they need from there.
+dpkg runs its hooks six to eight times in a run of apt. Here a shell called `dpkg` does, with the arguments that apt
+gives to dpkg, for the hooks read what they need from there.
 """
 
 from __future__ import annotations

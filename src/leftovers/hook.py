@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from leftovers import conf, moments, removal, report, saved, transaction, watcher
 from leftovers.daemons import dpkg
@@ -120,6 +121,10 @@ def packages(scene: Scene, arguments: Sequence[str], environment: Mapping[str, s
 
 def apt_done(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """apt's DPkg::Post-Invoke: all of its dpkg runs are over."""
+    under_way = removal.read(scene.host)
+    if under_way is None or under_way.owner not in watcher.ancestors(scene.host, os.getpid()):
+        removal.forget(scene.host, removal.REMOVAL)  # of a run that was killed: who starts it again, begins anew
+        return
     finish(scene)
 
 
@@ -165,6 +170,10 @@ def dpkg_pre(scene: Scene, arguments: Sequence[str], environment: Mapping[str, s
     ]
     if not leaving:
         return
+    if run.locked and apt is None and run.action == "remove":
+        # A frontend, and nobody has told us what comes in exchange. In its later run of purge that will be there.
+        leaving = [replace(each, purge=False) for each in leaving]
+        scene = replace(scene, settings=replace(scene.settings, on_remove="report"))
     owner = owner_of(scene, run, apt)
     earlier = removal.read(scene.host)
     if earlier and earlier.owner == owner and all(done(earlier, each) for each in leaving):
@@ -346,7 +355,9 @@ def postrm(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str
             return  # its prerm has not been: a package that was never configured
         moments.before(scene, owner, [Leaving(package, name, True, True)])
         under_way = removal.read(scene.host)
-    if under_way is not None and under_way.going[name].sweep:
+    # Under a frontend that has not told us what comes in exchange, its postrm purge will show it.
+    unsure = moment == "remove" and run.locked and apt is None
+    if under_way is not None and under_way.going[name].sweep and not unsure:
         moments.commit(scene, name)
     if under_way is not None and not hooked(scene.host) and (moment == "purge" or not under_way.going[name].purge):
         finish(scene)

@@ -150,19 +150,15 @@ def running(records: Iterable[Record]) -> list[Record]:
 def commit(scene: Scene, name: str, *, force: bool = False) -> None:
     """Sweep a product whose removal can no longer fail. Nothing happens while it stands: then it was replaced, or its
     removal was undone. `force` is for a caller who knows that it is about to go and has no later moment.
-    Raises Fault, and what was not done is then in the removal's record."""
+    Raises Fault, and then a later moment may try again."""
     under_way = removal.read(scene.host)
     if under_way is None or name not in under_way.going or under_way.going[name].swept:
         return
     if stands(scene.host, load(name)) and not force:
         return
     going = under_way.going[name]
-    try:
-        swept = sweep_now(scene, [name], force=force)
-    except Fault as fault:
-        keep(scene, name, replace(going, fault=str(fault)))
-        raise
-    keep(scene, name, replace(counted(going, name, swept), swept=True, fault=""))
+    swept = sweep_now(scene, [name], force=force)
+    keep(scene, name, replace(counted(going, name, swept), swept=True))
 
 
 def sweep_now(scene: Scene, names: Sequence[str], *, force: bool = False) -> tuple[Report, float]:
@@ -201,9 +197,11 @@ def keep(scene: Scene, name: str, going: Going) -> None:
 def start_again(scene: Scene, name: str) -> int:
     """Start again what we stopped of a product that stands after all. Returns how many run. Raises Fault."""
     product = load(name)
+    if product.start is None or not stands(scene.host, product):
+        return 0  # without the lock: it would make the ledger's directory anew where we were purged as well
     with scene.ledger.locked(PATIENCE):
         memory = scene.ledger.memory(name)
-        if not memory.stopped or product.start is None or not stands(scene.host, product):
+        if not memory.stopped:
             return 0
         causes = product.start(scene.host, memory.stopped, Deadline(START))
         up = len(memory.stopped) - len(causes)

@@ -39,7 +39,6 @@ class Going:
     swept     whether its commit has been
     gone      what was removed so far: by kind, how many
     seconds   what that took
-    fault     why it was not swept ("" for no fault)
     """
 
     packages: tuple[str, ...]
@@ -50,7 +49,6 @@ class Going:
     swept: bool = False
     gone: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
-    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -394,7 +394,9 @@ class Machine:
         # (fs/namespace.c, mount_too_revealing), and nspawn of systemd 257 covers parts of both.
         self.run(
             "mkdir -p /dev/.lab/proc /dev/.lab/sys && mount -t proc proc /dev/.lab/proc && "
-            "mount -t sysfs sysfs /dev/.lab/sys && mount -o remount,rw /dev/.lab/sys"
+            "mount -t sysfs sysfs /dev/.lab/sys && mount -o remount,rw /dev/.lab/sys; "
+            # as initramfs-tools mounts it on a real host
+            "mount -o remount,noexec /run"
         )
         unpacked = (self.directory / "root.unpacked").stat().st_mtime
         self.seconds["unpack"] = unpacked - began
