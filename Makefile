@@ -61,7 +61,7 @@ lint: .venv/done ## ruff, mypy, shellcheck
 	.venv/bin/ruff check -q . debian/sbin/leftovers
 	.venv/bin/ruff format -q --check . debian/sbin/leftovers
 	.venv/bin/mypy --strict --no-error-summary
-	shellcheck $(SHELL_FILES)
+	shellcheck -x $(SHELL_FILES)
 	shellcheck --shell=sh debian/debhelper/*-leftovers
 
 .PHONY: check

@@ -16,7 +16,7 @@ from leftovers.survey import Survey
 from leftovers.sweep import Progress, sweep
 from leftovers.verify import look_again
 
-__all__ = ["Report", "carry_out", "decided", "remember", "write_down"]
+__all__ = ["LIMIT", "Report", "carry_out", "decided", "remember", "write_down"]
 
 # What one removal sets free may only then be seen: a cgroup's late child, a mount under a mount.
 ROUNDS = 3
@@ -59,10 +59,12 @@ def carry_out(
     run: Run,
     *,
     progress: Progress = lambda title, done, total: None,
+    limit: float = LIMIT,
 ) -> Report:
     """Carry out a plan that was made from `seen`, under the ledger's lock.
 
     Evidence is on the disk before the first removal. Raises Refusal when it cannot be written: nothing was removed.
+    It ends after `limit` seconds, whatever is left.
     """
     open_many_files()
     names = [product.name for product in products]
@@ -70,7 +72,7 @@ def carry_out(
     for name in names:
         ledger.log(name, "begin", data=run.data, force=run.force, objects=len(todo.doing()))
     outcomes: dict[str, Outcome] = {}
-    deadline = Deadline(LIMIT)
+    deadline = Deadline(limit)
     for _ in range(ROUNDS):
 
         def note(batch: Sequence[Outcome]) -> None:

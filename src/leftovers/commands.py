@@ -146,11 +146,15 @@ def clean(arguments: Namespace) -> int:
             show(arguments, todo, seen)
             close_runs(ledger, products)
             return status(todo, 0)
-        if consent(arguments, todo, seen):
-            # A person takes his time: what he has agreed to is carried out only if it is still the same.
-            seen, todo = unchanged(host, ledger, products, arguments, seen, todo)
-        going = [product for product in products if product.name in todo.products]
-        return swept(arguments, host, ledger, going, seen, todo, Run(now(), arguments.data, arguments.force))
+        if arguments.yes:
+            if not arguments.json:
+                show(arguments, todo, seen)
+            return swept(arguments, host, ledger, products, seen, todo)
+    # The ledger is not held while a person thinks: a purge that comes meanwhile must not wait for him.
+    consent(arguments, todo, seen)
+    with ledger.locked():
+        seen, todo = unchanged(host, ledger, products, arguments, seen, todo)
+        return swept(arguments, host, ledger, products, seen, todo)
 
 
 def refuse_installed(named: Sequence[str], products: Sequence[Product], seen: Survey) -> None:
@@ -177,12 +181,8 @@ def unchanged(
     return later, plan
 
 
-def consent(arguments: Namespace, todo: Plan, seen: Survey) -> bool:
-    """Show what is to be done and ask; says whether a person was asked. Raises Refusal."""
-    if arguments.yes:
-        if not arguments.json:
-            show(arguments, todo, seen)
-        return False
+def consent(arguments: Namespace, todo: Plan, seen: Survey) -> None:
+    """Show what is to be done and ask. Raises Refusal."""
     if arguments.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Refusal("clean", "there is no terminal to ask on", "leftovers clean --yes, or leftovers plan to look")
     show(arguments, todo, seen)
@@ -192,7 +192,6 @@ def consent(arguments: Namespace, todo: Plan, seen: Survey) -> bool:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
         raise Refusal("clean", "not confirmed", "nothing was changed")
-    return True
 
 
 def swept(
@@ -202,8 +201,10 @@ def swept(
     products: Sequence[Product],
     seen: Survey,
     todo: Plan,
-    run: Run,
+    run: Run | None = None,
 ) -> int:
+    products = [product for product in products if product.name in todo.products]
+    run = run or Run(now(), arguments.data, arguments.force)
     done = carry_out(host, ledger, products, seen, todo, run, progress=report.Bar(sys.stderr))
     left = done.after.left()
     failing = done.after.doing()
@@ -235,13 +236,30 @@ def close_runs(ledger: Ledger, products: Sequence[Product]) -> None:
             ledger.write(replace(held, run=None))
 
 
+def started(host: Host, ledger: Ledger, name: str, arguments: Namespace) -> int:
+    """A removal was killed that had asked instances to shut down, and did not come to pass: they run again."""
+    if not ledger.memory(name).stopped:
+        return 0
+    from leftovers import moments
+    from leftovers.conf import Settings
+
+    say = (lambda text: None) if arguments.json else report.to_stdout
+    scene = moments.Scene(host, ledger, Settings(), say)
+    up = moments.start_again(scene, name, None)
+    moments.tell_started(scene, name, up)
+    return up
+
+
 def resume(arguments: Namespace) -> int:
     """Finish every run that was begun; it was consented to then. One of an earlier boot, or on a host where the
     product is installed again, has no claim to be more than a plain clean."""
     host = Host()
     ledger = Ledger(host)
+    again = sum(started(host, ledger, name, arguments) for name in ledger.products() if name in NAMES)
     with ledger.locked():
         open_runs = {name: run for name in ledger.products() if name in NAMES and (run := ledger.memory(name).run)}
+        if not open_runs and again and not arguments.json:
+            return DONE
         if not open_runs:
             nothing = report.document("resume", Plan((), ()), {}) if arguments.json else "nothing to resume"
             report.to_stdout(nothing)
@@ -259,5 +277,4 @@ def resume(arguments: Namespace) -> int:
                 if seen.presence[name] is Presence.INSTALLED:
                     report.to_stdout(f"{name} is installed ({seen.because[name]}): nothing was resumed")
             return status(todo, 0)
-        going = [product for product in products if product.name in todo.products]
-        return swept(arguments, host, ledger, going, seen, todo, Run(now(), data, False))
+        return swept(arguments, host, ledger, products, seen, todo, Run(now(), data, False))

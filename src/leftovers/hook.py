@@ -3,6 +3,7 @@ success to the one who called."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ VETO = 10
 # What `dpkg` may have to wait for a sweep, in seconds, besides the time that instances get to shut down.
 SWEEP = 900.0
 INFO = "/var/lib/dpkg/info"
+# dpkg's hook comes after these, and tells what a fault means: nobody wants to read it three times.
+SILENT = ("apt-question", "apt-packages")
 
 
 def main(event: str, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
@@ -47,12 +50,14 @@ def main(event: str, arguments: Sequence[str], environment: Mapping[str, str] = 
         say(f"refused: {veto}")
         return VETO
     except Fault as fault:
-        say(f"nothing was cleaned: {fault}; look with: leftovers scan")
+        if event not in SILENT:
+            say(f"nothing is cleaned: {fault}; look with: leftovers scan")
     except Exception as error:
         if environment.get("LEFTOVERS_DEBUG"):
             raise
         said = f"{type(error).__name__}: {error}".replace("\n", " ")
-        say(f"nothing was cleaned: {event}: {said}; look with: leftovers scan")
+        if event not in SILENT:
+            say(f"nothing is cleaned: {event}: {said}; look with: leftovers scan")
     return 0
 
 
@@ -62,8 +67,7 @@ class Veto(Refusal):
 
 def say(text: str) -> None:
     try:
-        line = f"leftovers: {text}\n".encode("utf-8", "backslashreplace")
-        os.write(1, line)
+        os.write(1, f"leftovers: {report.printable(text)}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass  # nobody reads: what is done is the same
 
@@ -103,16 +107,18 @@ def packages(scene: Scene, arguments: Sequence[str], environment: Mapping[str, s
     the argument is the pid of apt."""
     comes, goes = transaction.apt_list(sys.stdin.read())
     frontend = Watched(int(arguments[0]), watcher.start_time(scene.host, int(arguments[0])))
+    holding = set(transaction.daemon_packages([load(name) for name in NAMES]))
     holders = product_of(scene)
+    names = [package.partition(":")[0] for package in goes]
     replaced = {}
     for name in NAMES:
-        going = [package for package in goes if holders.get(package.partition(":")[0]) == name]
+        going = [package for package in names if holders.get(package) == name]
         if not going:
             continue
         by = transaction.replacement(load(name), going, comes)
         if by:
             replaced[name] = by
-        elif scene.settings.refuse_if_running:
+        elif scene.settings.refuse_if_running and set(going) & holding:
             refuse_if_running(scene, name)
     removal.write_apt(scene.host, Apt(frontend, replaced))
     if scene.settings.arrivals:
@@ -122,10 +128,10 @@ def packages(scene: Scene, arguments: Sequence[str], environment: Mapping[str, s
 def apt_done(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """apt's DPkg::Post-Invoke: all of its dpkg runs are over."""
     under_way = removal.read(scene.host)
-    if under_way is None or under_way.owner not in watcher.ancestors(scene.host, os.getpid()):
-        removal.forget(scene.host, removal.REMOVAL)  # of a run that was killed: who starts it again, begins anew
-        return
-    finish(scene)
+    if under_way is None or under_way.owner in watcher.ancestors(scene.host, os.getpid()):
+        finish(scene)
+    elif not alive(scene.host, under_way.owner):
+        forget(scene.host)  # of a run that was killed: who starts it again, begins anew
 
 
 def refuse_if_running(scene: Scene, name: str, seen: Forecast | None = None) -> None:
@@ -136,7 +142,7 @@ def refuse_if_running(scene: Scene, name: str, seen: Forecast | None = None) -> 
             load(name).title,
             f"{amount(seen.running, 'instance')} {'runs' if seen.running == 1 else 'run'}, and "
             "/etc/leftovers/leftovers.conf says refuse_if_running = yes",
-            "nothing was changed; stop them, or run it again with LEFTOVERS_SUSPEND=1",
+            "nothing was changed; stop them, or: sudo LEFTOVERS_SUSPEND=1 apt ...",
         )
 
 
@@ -156,8 +162,10 @@ def product_of(scene: Scene) -> dict[str, str]:
 def dpkg_pre(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """dpkg's pre-invoke. Nothing has happened yet, and perhaps nothing will."""
     run = transaction.dpkg_above(scene.host, environment)
-    if run is None:
+    if run is None or run.simulates:
         return
+    if not run.locked and not lock_is_free(scene.host):
+        return  # this dpkg is about to be refused
     apt = removal.read_apt(scene.host, run.process.pid)
     if run.action in ("install", "unpack"):
         if apt is None and scene.settings.arrivals:
@@ -178,16 +186,36 @@ def dpkg_pre(scene: Scene, arguments: Sequence[str], environment: Mapping[str, s
     earlier = removal.read(scene.host)
     if earlier and earlier.owner == owner and all(done(earlier, each) for each in leaving):
         return  # apt's second dpkg, which purges what the first has removed
-    under_way, forecasts = moments.before(scene, owner, leaving)
+    if earlier and earlier.owner != owner:
+        if alive(scene.host, earlier.owner):
+            # It has the lock, or is about to get it; then this one will be refused.
+            scene.say(f"another removal is under way (pid {earlier.owner.pid}): this one will not be cleaned up after")
+            return
+        forget(scene.host)  # a plan of another day must never be carried out
+    try:
+        under_way, forecasts = moments.before(scene, owner, leaving)
+    except Fault as fault:
+        names = dict.fromkeys(each.product for each in leaving)
+        titles = " and ".join(load(name).title for name in names)
+        scene.say(f"{titles} will not be cleaned: {fault}; to finish, then: leftovers clean {' '.join(names)}")
+        return
+    standing = {name for name in forecasts if moments.stands(scene.host, load(name))}
     if scene.settings.refuse_if_running and apt is None:
-        for name, seen in forecasts.items():
-            refuse_if_running(scene, name, seen)
+        for name in standing:
+            refuse_if_running(scene, name, forecasts[name])
     sweeping = [name for name in forecasts if under_way.going[name].sweep]
     if not sweeping:
         return
     save(scene, forecasts, sweeping)
-    if not arm(scene, run, {each.package: each.product for each in leaving if each.daemon}, sweeping):
-        unwatched(scene, run, sweeping)
+    try:
+        armed = arm(scene, run, owner, {each.package: each.product for each in leaving if each.daemon}, sweeping)
+    except OSError as error:
+        scene.say(
+            f"dpkg cannot be watched ({error.strerror or error}): instances are not asked, and what is left goes after"
+        )
+        return
+    if not armed:
+        unwatched(scene, run, owner, sweeping)
 
 
 def done(earlier: Removal, each: Leaving) -> bool:
@@ -206,7 +234,7 @@ def owner_of(scene: Scene, run: Dpkg, apt: Apt | None) -> Watched:
     return run.process
 
 
-def arm(scene: Scene, run: Dpkg, packages: Mapping[str, str], sweeping: Sequence[str]) -> bool:
+def arm(scene: Scene, run: Dpkg, owner: Watched, packages: Mapping[str, str], sweeping: Sequence[str]) -> bool:
     """Be there when dpkg executes the packages' own prerm and postrm. False if that is not to be had here."""
     marks = {}
     for package, name in packages.items():
@@ -220,17 +248,25 @@ def arm(scene: Scene, run: Dpkg, packages: Mapping[str, str], sweeping: Sequence
         moment, _, name = word.partition(" ")
         try:
             if moment == "stop":
-                moments.stop(scene, name)
+                moments.stop(scene, name, owner)
             elif moment == "commit":
-                moments.commit(scene, name)
-            else:
+                moments.commit(scene, name, limit=SWEEP - 60)
+            elif moment == watcher.OVER:
+                if ours():
+                    finish(scene)
+            elif ours():
                 for name in sweeping:
-                    moments.start_again(scene, name)
+                    moments.note_started(scene, name, owner)
         except Fault as fault:
-            if moment != watcher.ENDED:
+            if name:
                 scene.say(f"{load(name).title}: {fault}; it will be tried again when dpkg is done")
 
-    return watcher.arm(scene.host, run.process, marks, work, scene.settings.stop_timeout + SWEEP)
+    def ours() -> bool:
+        under_way = removal.read(scene.host)
+        return under_way is not None and under_way.owner == owner
+
+    limit = scene.settings.stop_timeout + SWEEP
+    return watcher.arm(scene.host, run.process, owner, marks, work, limit, removal.ASK, ours)
 
 
 def other_names(host: Host, package: str, script: str) -> list[str]:
@@ -249,26 +285,28 @@ def preload() -> None:
 
     import leftovers
 
-    for module in pkgutil.walk_packages(leftovers.__path__, "leftovers."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    for name in ("encodings.idna", "http.client", "json", "nftables", "psutil", "pyroute2", "sqlite3", "yaml"):
-        importlib.import_module(name)
+    modules = [module.name for module in pkgutil.walk_packages(leftovers.__path__, "leftovers.")]
+    others = ("encodings.idna", "http.client", "json", "nftables", "psutil", "pyroute2", "sqlite3", "yaml")
+    for name in (*modules, *others):
+        if not name.endswith("__main__"):
+            with contextlib.suppress(ImportError):  # what is missing now is told as unread, later
+                importlib.import_module(name)
 
 
-def unwatched(scene: Scene, run: Dpkg, sweeping: Sequence[str]) -> None:
+def unwatched(scene: Scene, run: Dpkg, owner: Watched, sweeping: Sequence[str]) -> None:
     """No fanotify here (an old kernel, a container without CAP_SYS_ADMIN). After `dpkg --remove` there is post-invoke;
-    a purge deletes data before that, so this is the last moment, if dpkg will do it at all."""
-    if run.action != "purge":
+    a purge deletes data before that, so this is the last moment, if dpkg will do it at all: it says so of packages that
+    are named, without options that force it."""
+    if run.action != "purge" or run.pending:
         return
-    known = sorted(dpkg.states(run.names)) if not run.pending else []
-    if known and not dpkg.would_do("purge", known):
+    known = sorted(dpkg.states(run.names))
+    if not known or not dpkg.would_do("purge", known):
         return
     if not run.locked and not lock_is_free(scene.host):
         return
     for name in sweeping:
         if moments.stands(scene.host, load(name)):
-            moments.stop(scene, name)
+            moments.stop(scene, name, owner)
             moments.commit(scene, name, force=True)
         else:
             moments.commit(scene, name)
@@ -301,8 +339,8 @@ def dpkg_post(scene: Scene, arguments: Sequence[str], environment: Mapping[str, 
     for name, going in under_way.going.items():
         try:
             if moments.stands(scene.host, load(name)):
-                moments.start_again(scene, name)
-            elif going.sweep:
+                moments.note_started(scene, name, under_way.owner)
+            elif going.sweep and moments.begun(going):
                 moments.commit(scene, name)
         except Fault as fault:
             scene.say(f"{load(name).title}: {fault}; it will be tried again at the end")
@@ -333,8 +371,8 @@ def prerm(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]
             refuse_if_running(scene, name, forecasts[name])
         if under_way.going[name].sweep:
             save(scene, forecasts, [name])
-    if under_way.going[name].sweep and not scene.ledger.memory(name).stopped:
-        moments.stop(scene, name)
+    if under_way.going[name].sweep and scene.ledger.memory(name).stopped is None:
+        moments.stop(scene, name, owner)
 
 
 def postrm(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -366,7 +404,10 @@ def postrm(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str
 def postinst(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """PRODUCT abort-remove, in a packager's postinst, after the service was started again."""
     if arguments[0] in NAMES:
-        moments.start_again(scene, arguments[0])
+        run = transaction.dpkg_above(scene.host, environment)
+        apt = removal.read_apt(scene.host, run.process.pid) if run else None
+        owner = owner_of(scene, run, apt) if run else None
+        moments.tell_started(scene, arguments[0], moments.start_again(scene, arguments[0], owner))
 
 
 def hooked(host: Host) -> bool:
@@ -379,13 +420,26 @@ def hooked(host: Host) -> bool:
 
 def finish(scene: Scene) -> None:
     moments.finish(scene)
-    removal.forget(scene.host, removal.APT)
     purged = dpkg.status(["leftovers"]).get("leftovers", "not-installed") == "not-installed"
-    saved.forget(scene.host)
-    if purged and saved.is_copy():
+    forget(scene.host)
+    if purged and (saved.is_copy() or not os.path.isdir(saved.MODULES)):
         # We were purged in the same run, and are its last witness.
         for directory in (removal.DIRECTORY, LEDGER):
-            Tree(Deadline(30)).remove(scene.host.path(directory))
+            if not os.path.islink(scene.host.path(directory)):  # an administrator's
+                Tree(Deadline(30)).remove(scene.host.path(directory))
+
+
+def forget(host: Host) -> None:
+    """What the hooks of a run have told each other, and the copy of ourselves."""
+    for path in (removal.REMOVAL, removal.OWNER, removal.ASK):
+        removal.forget(host, path)
+    if removal.read_apt(host, os.getpid()) is None:  # else it is of the apt that we work for, and apt-done removes it
+        removal.forget(host, removal.APT)
+    saved.forget(host)
+
+
+def alive(host: Host, process: Watched) -> bool:
+    return watcher.start_time(host, process.pid) == process.start
 
 
 def save(scene: Scene, forecasts: Mapping[str, Forecast], sweeping: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from leftovers.errors import Refusal, Unreadable
 from leftovers.host import Host
 from leftovers.model import Claim, Deadline, Evidence, Object, Outcome, Presence, Record, Role
 
-__all__ = ["DIRECTORY", "Ledger", "Memory", "Run"]
+__all__ = ["DIRECTORY", "Ledger", "Memory", "Run", "Stopped"]
 
 DIRECTORY = "/var/lib/leftovers"
 ARRIVALS = "arrivals"
@@ -39,6 +39,17 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """Instances that we have asked to shut down, for a removal that may not come to pass: when and in which boot, and
+    whose removal it is (pid and start time of the package manager)."""
+
+    names: tuple[str, ...]
+    time: str
+    boot_id: str
+    owner: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What the ledger holds for one product. `claims` are those of `boot_id`, by object id."""
 
@@ -50,7 +61,7 @@ class Memory:
     records: tuple[Record, ...] = ()
     run: Run | None = None
     been: bool = False  # something was proven the product's once: it has been on this host
-    stopped: tuple[str, ...] = ()  # instances that we asked to shut down, for a removal that may not come to pass
+    stopped: Stopped | None = None
 
 
 class Ledger:
@@ -267,7 +278,14 @@ def dump(memory: Memory) -> dict[str, Any]:
         "recorded": memory.recorded,
         "presence": memory.presence,
         "been": memory.been,
-        "stopped": list(memory.stopped),
+        "stopped": {
+            "names": list(memory.stopped.names),
+            "time": memory.stopped.time,
+            "boot_id": memory.stopped.boot_id,
+            "owner": list(memory.stopped.owner),
+        }
+        if memory.stopped
+        else None,
         "run": {"started": memory.run.started, "data": memory.run.data, "force": memory.run.force}
         if memory.run
         else None,
@@ -323,5 +341,13 @@ def load(product: str, document: Mapping[str, Any]) -> Memory:
         records,
         Run(run["started"], bool(run["data"]), bool(run["force"])) if run else None,
         bool(document.get("been")),
-        tuple(str(name) for name in document.get("stopped", ())),
+        load_stopped(document.get("stopped")),
     )
+
+
+def load_stopped(document: Mapping[str, Any] | None) -> Stopped | None:
+    if not document:
+        return None
+    pid, start = document["owner"]
+    names = tuple(str(name) for name in document["names"])
+    return Stopped(names, str(document["time"]), str(document["boot_id"]), (int(pid), int(start)))

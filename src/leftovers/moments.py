@@ -10,32 +10,33 @@ finish     the removal is over: what its own scripts left is swept, and told in 
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from leftovers import arrival, removal, report
-from leftovers.clean import Report, carry_out, decided, remember, write_down
+from leftovers.clean import LIMIT, Report, carry_out, decided, remember, write_down
 from leftovers.conf import Settings
 from leftovers.daemons import dpkg
 from leftovers.errors import Fault
 from leftovers.host import Host
-from leftovers.ledger import Ledger, Run, now
-from leftovers.model import Deadline, Plan, Presence, Record, Result
+from leftovers.ledger import Ledger, Run, Stopped, now
+from leftovers.model import Deadline, Plan, Presence, Record, Result, Role
 from leftovers.plan import UNPURGED, plan
 from leftovers.products import Product, load, with_companions
 from leftovers.removal import Going, Removal
 from leftovers.survey import Survey, survey
 from leftovers.transaction import Arriving, Leaving
-from leftovers.watcher import Watched
+from leftovers.watcher import Watched, start_time
 
 __all__ = [
-    *("Forecast", "Scene", "amount", "arrive", "at_stake", "before", "commit", "finish", "forecast", "start_again"),
-    *("stands", "stop", "tell_metapackage"),
+    *("Forecast", "Scene", "amount", "arrive", "at_stake", "before", "begun", "commit", "finish", "forecast"),
+    *("note_started", "stands", "start_again", "stop", "tell_metapackage", "tell_started"),
 ]
 
 # Another leftovers (a person's, or the watcher's) may be at work for a while: how long a hook waits for it, in seconds.
-PATIENCE = 60.0
+PATIENCE = 20.0
 # Starting again what was stopped, in seconds: all instances together.
 START = 120.0
 
@@ -78,7 +79,10 @@ def forecast(product: Product, seen: Survey, *, purge: bool = True) -> Forecast:
     then = Presence.ABSENT if purge else Presence.REMOVED
     gone = replace(seen, presence={**seen.presence, product.name: then})
     after = plan(gone, [product.name])
-    kept = tuple(action.object.key for action in after.keeping() if action.advice.endswith("--data"))
+    # What its own purge removes is no data that is kept.
+    own = {directory.path for directory in product.directories if directory.role is Role.DATA}
+    data = [action.object.key for action in after.keeping() if action.advice.endswith("--data")]
+    kept = tuple(path for path in data if path not in own)
     return Forecast(running, len(networks), kept, after)
 
 
@@ -103,12 +107,21 @@ def before(scene: Scene, owner: Watched, leaving: Sequence[Leaving]) -> tuple[Re
         seen = survey(scene.host, products, memory)
         for product in products:
             write_down(scene.ledger, [product], seen, memory[product.name].run)
-        scene.ledger.remember_packages({each.package: each.product for each in leaving if each.daemon})
+        held = {each.package: each.product for each in leaving if each.daemon}
+        held = {package: name for package, name in held.items() if stands(scene.host, load(name))}
+        scene.ledger.remember_packages(held)
         for name in names:
             packages = tuple(each.package for each in leaving if each.product == name and each.daemon)
             purge = any(each.purge for each in leaving if each.product == name and each.daemon)
             forecasts[name] = forecast(load(name), seen, purge=purge)
-            known = going.get(name) or Going(packages, False, False, forecasts[name].running, forecasts[name].networks)
+            known = going.get(name) or Going(
+                packages,
+                False,
+                False,
+                forecasts[name].running,
+                forecasts[name].networks,
+                states=dpkg.status(packages),
+            )
             sweep = purge or scene.settings.on_remove == "sweep" or known.sweep
             going[name] = replace(known, packages=packages, purge=purge or known.purge, sweep=sweep)
     meta = {each.package: each.product for each in leaving if not each.daemon and each.product not in going}
@@ -117,19 +130,23 @@ def before(scene: Scene, owner: Watched, leaving: Sequence[Leaving]) -> tuple[Re
     return now_going, forecasts
 
 
-def stop(scene: Scene, name: str) -> None:
-    """Ask the instances of a product to shut down, all at once, and wait for them. Raises Fault."""
+def stop(scene: Scene, name: str, owner: Watched) -> None:
+    """Ask the instances of a product that run now to shut down, all at once, and wait for them. Raises Fault."""
     product = load(name)
     seconds = scene.settings.stop_timeout
     if product.stop is None or seconds <= 0:
         return
     with scene.ledger.locked(PATIENCE):
         memory = scene.ledger.memory(name)
-        asked = running(memory.records)
+        # A look of its own: since `before` the administrator may have stopped some, and started others.
+        seen = survey(scene.host, [product], {})
+        asked = running(seen.records[name])
         if not asked:
             return
         # On the disk before the first of them is asked: if we die, whoever comes next can start them again.
-        scene.ledger.write(replace(memory, stopped=tuple(record.name for record in asked)))
+        names = tuple(record.name for record in asked)
+        stopped = Stopped(names, now(), seen.boot_id, (owner.pid, owner.start))
+        scene.ledger.write(replace(memory, stopped=stopped))
         scene.say(f"{product.title}: asking {amount(len(asked), 'instance')} to shut down, {seconds:.0f} s at most")
         causes = product.stop(scene.host, asked, Deadline(seconds))
         scene.ledger.log(name, "stopped", asked=[record.name for record in asked], not_down=dict(causes))
@@ -147,7 +164,12 @@ def running(records: Iterable[Record]) -> list[Record]:
     return list(found.values())
 
 
-def commit(scene: Scene, name: str, *, force: bool = False) -> None:
+def begun(going: Going) -> bool:
+    """Whether dpkg has done anything with its packages: a removal that was refused must end in nothing."""
+    return going.swept or dpkg.status(going.packages) != dict(going.states)
+
+
+def commit(scene: Scene, name: str, *, force: bool = False, limit: float = LIMIT) -> None:
     """Sweep a product whose removal can no longer fail. Nothing happens while it stands: then it was replaced, or its
     removal was undone. `force` is for a caller who knows that it is about to go and has no later moment.
     Raises Fault, and then a later moment may try again."""
@@ -156,13 +178,12 @@ def commit(scene: Scene, name: str, *, force: bool = False) -> None:
         return
     if stands(scene.host, load(name)) and not force:
         return
-    going = under_way.going[name]
-    swept = sweep_now(scene, [name], force=force)
-    keep(scene, name, replace(counted(going, name, swept), swept=True))
+    swept = sweep_now(scene, [name], force=force, limit=limit)
+    keep(scene, lambda each, other: replace(counted(each, other, swept), swept=each.swept or other == name))
 
 
-def sweep_now(scene: Scene, names: Sequence[str], *, force: bool = False) -> tuple[Report, float]:
-    """Survey, plan, carry out. Returns how it ended, and the seconds it took."""
+def sweep_now(scene: Scene, names: Sequence[str], *, force: bool = False, limit: float = LIMIT) -> tuple[Report, float]:
+    """Survey, plan, carry out within so many seconds. Returns how it ended, and the seconds it took."""
     began = time.monotonic()
     with scene.ledger.locked(PATIENCE):
         products = with_companions(names)
@@ -170,11 +191,12 @@ def sweep_now(scene: Scene, names: Sequence[str], *, force: bool = False) -> tup
         for name in names:
             if memory[name].stopped and not force:
                 # There is no way back any more.
-                scene.ledger.write(replace(memory[name], stopped=()))
+                scene.ledger.write(replace(memory[name], stopped=None))
         seen = survey(scene.host, products, remember(scene.ledger, products))
         todo = decided(products, seen, names, force=force)
         taking = [product for product in products if product.name in todo.products]
-        done = carry_out(scene.host, scene.ledger, taking, seen, todo, Run(now(), False, force))
+        run = Run(now(), False, force)
+        done = carry_out(scene.host, scene.ledger, taking, seen, todo, run, limit=limit)
     return done, time.monotonic() - began
 
 
@@ -188,32 +210,56 @@ def counted(going: Going, name: str, swept: tuple[Report, float]) -> Going:
     return replace(going, gone=gone, seconds=going.seconds + seconds)
 
 
-def keep(scene: Scene, name: str, going: Going) -> None:
+def keep(scene: Scene, change: Callable[[Going, str], Going]) -> None:
+    """Change what is known of each product that goes."""
     under_way = removal.read(scene.host)
     if under_way is not None:
-        removal.write(scene.host, replace(under_way, going={**under_way.going, name: going}))
+        going = {name: change(each, name) for name, each in under_way.going.items()}
+        removal.write(scene.host, replace(under_way, going=going))
 
 
-def start_again(scene: Scene, name: str) -> int:
-    """Start again what we stopped of a product that stands after all. Returns how many run. Raises Fault."""
+def start_again(scene: Scene, name: str, owner: Watched | None) -> int:
+    """Start again what `owner` (None: whoever it was, and is no more) had us stop of a product that stands after all.
+    Returns how many run again; those that do not are told, once. Raises Fault."""
     product = load(name)
     if product.start is None or not stands(scene.host, product):
-        return 0  # without the lock: it would make the ledger's directory anew where we were purged as well
+        return 0  # before the lock is made: our own package may have been purged
     with scene.ledger.locked(PATIENCE):
         memory = scene.ledger.memory(name)
-        if not memory.stopped:
+        stopped = memory.stopped
+        if stopped is None:
             return 0
-        causes = product.start(scene.host, memory.stopped, Deadline(START))
-        up = len(memory.stopped) - len(causes)
-        scene.ledger.write(replace(memory, stopped=tuple(each for each in memory.stopped if each in causes)))
-        scene.ledger.log(name, "started", asked=list(memory.stopped), not_up=dict(causes))
-    scene.say(
-        f"{product.title} was not removed: {amount(up, 'instance')} that had been asked to shut down "
-        f"{'runs' if up == 1 else 'run'} again"
-    )
+        by = Watched(*stopped.owner)
+        if by != owner and stopped.boot_id == scene.host.boot_id() and start_time(scene.host, by.pid) == by.start:
+            return 0  # that removal is under way
+        if stopped.boot_id != scene.host.boot_id():
+            scene.ledger.write(replace(memory, stopped=None))
+            some = ", ".join(report.printable(each) for each in stopped.names[:5])
+            number = amount(len(stopped.names), "instance")
+            scene.say(f"{product.title}: a removal had asked {number} to shut down ({stopped.time}), and ended: {some}")
+            return 0
+        causes = product.start(scene.host, stopped.names, Deadline(START))
+        up = len(stopped.names) - len(causes)
+        scene.ledger.write(replace(memory, stopped=None))
+        scene.ledger.log(name, "started", asked=list(stopped.names), not_up=dict(causes))
     for each, cause in list(causes.items())[:5]:
         scene.say(f"{product.title}: {report.printable(each)} was not started: {report.printable(cause)}")
     return up
+
+
+def note_started(scene: Scene, name: str, owner: Watched) -> None:
+    """The same, and finish() will tell: nobody may be there to read it now. Raises Fault."""
+    up = start_again(scene, name, owner)
+    if up:
+        keep(scene, lambda going, other: replace(going, again=going.again + (up if other == name else 0)))
+
+
+def tell_started(scene: Scene, name: str, up: int) -> None:
+    if up:
+        scene.say(
+            f"{load(name).title} was not removed: {amount(up, 'instance')} that had been asked to shut down "
+            f"{'runs' if up == 1 else 'run'} again"
+        )
 
 
 def finish(scene: Scene) -> None:
@@ -221,39 +267,53 @@ def finish(scene: Scene) -> None:
     under_way = removal.read(scene.host)
     if under_way is None:
         return
-    standing = {name for name in under_way.going if stands(scene.host, load(name))}
-    for name in standing:
-        told(scene, name, lambda name=name: start_again(scene, name))  # type: ignore[misc]
-    swept = [name for name, going in under_way.going.items() if going.sweep and name not in standing]
+    going = under_way.going
+    swept: list[str] = []
+    left: list[str] = []
+    for name in going:
+        if stands(scene.host, load(name)):
+            with telling(scene, name):
+                tell_started(scene, name, going[name].again + start_again(scene, name, under_way.owner))
+        elif begun(going[name]):
+            (swept if going[name].sweep else left).append(name)
     if swept:
-        told(scene, swept[0], lambda: last_sweep(scene, under_way.going, swept))
-    left = [name for name, going in under_way.going.items() if not going.sweep and name not in standing]
+        with telling(scene, *swept):
+            last_sweep(scene, going, swept)
     if left:
-        told(scene, left[0], lambda: tell_removed(scene, left))
+        with telling(scene, *left):
+            tell_removed(scene, left)
     for package, name in under_way.meta.items():
-        told(scene, name, lambda package=package, name=name: tell_metapackage(scene, package, name))  # type: ignore[misc]
+        with telling(scene, name):
+            tell_metapackage(scene, package, name)
     removal.forget(scene.host, removal.REMOVAL)
 
 
-def told(scene: Scene, name: str, work: Callable[[], object]) -> None:
-    """A fault with one product is a line of its own: the others are still to be finished."""
+@contextlib.contextmanager
+def telling(scene: Scene, *names: str) -> Iterator[None]:
+    """A fault with some products is a line of its own: the others are still to be finished."""
     try:
-        work()
+        yield
     except Fault as fault:
-        scene.say(f"{load(name).title} was not cleaned: {fault}; finish with: leftovers clean {name}")
+        titles = " and ".join(load(name).title for name in names)
+        scene.say(f"{titles}: not all was cleaned: {fault}; finish with: leftovers clean {' '.join(names)}")
 
 
 def last_sweep(scene: Scene, going: Mapping[str, Going], names: Sequence[str]) -> None:
     """What the packages' own scripts have left, all products together: one may have been in use by another."""
     swept = sweep_now(scene, names)
+    after = swept[0].after
+    told = 0
     for name in names:
-        after = counted(going[name], name, swept)
-        left = [action for action in swept[0].after.left() if action.product == name]
-        kept = [action for action in swept[0].after.keeping() if action.product == name and not action.counts]
+        total = counted(going[name], name, swept)
+        left = [action for action in after.left() if action.product == name]
+        kept = [action for action in after.keeping() if action.product == name and not action.counts]
         if going[name].purge:
             # In a postrm purge: what is about to be removed by the script that we were called from is not kept.
             kept = [action for action in kept if not action.reason.endswith(UNPURGED)]
-        scene.say(report.removal_line(load(name).title, name, after.gone, after.seconds, kept, left))
+        if total.gone or kept or left or (name == names[-1] and not told):
+            told += 1
+            title = load(name).title
+            scene.say(report.removal_line(title, name, total.gone, total.seconds, kept, left, len(after.faults)))
 
 
 def tell_removed(scene: Scene, names: Sequence[str]) -> None:

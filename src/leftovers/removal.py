@@ -20,10 +20,25 @@ from leftovers.errors import Refusal
 from leftovers.host import Host
 from leftovers.watcher import Watched, ancestors
 
-__all__ = ["APT", "DIRECTORY", "REMOVAL", "Apt", "Going", "Removal", "forget", "read", "read_apt", "write", "write_apt"]
+__all__ = [
+    "APT",
+    "ASK",
+    "DIRECTORY",
+    "REMOVAL",
+    "Apt",
+    "Going",
+    "Removal",
+    "forget",
+    "read",
+    "read_apt",
+    "write",
+    "write_apt",
+]
 
 DIRECTORY = "/run/leftovers"
 APT = f"{DIRECTORY}/apt.json"
+ASK = f"{DIRECTORY}/ask"
+OWNER = f"{DIRECTORY}/owner"  # "PID START", for hooks written in sh
 REMOVAL = f"{DIRECTORY}/removal.json"
 
 
@@ -39,6 +54,8 @@ class Going:
     swept     whether its commit has been
     gone      what was removed so far: by kind, how many
     seconds   what that took
+    states    by package, what dpkg had it as when we were first told: one that is still that has not begun to go
+    again     instances that were started again, and nobody was told yet
     """
 
     packages: tuple[str, ...]
@@ -49,6 +66,8 @@ class Going:
     swept: bool = False
     gone: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    states: Mapping[str, str] = field(default_factory=dict)
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +108,8 @@ def read(host: Host) -> Removal | None:
 
 def write(host: Host, removal: Removal) -> None:
     """Raises Refusal."""
-    save(host, REMOVAL, dataclasses.asdict(removal))
+    save(host, OWNER, f"{removal.owner.pid} {removal.owner.start}\n")
+    save(host, REMOVAL, json.dumps(dataclasses.asdict(removal)))
 
 
 def read_apt(host: Host, pid: int) -> Apt | None:
@@ -105,7 +125,7 @@ def read_apt(host: Host, pid: int) -> Apt | None:
 
 def write_apt(host: Host, apt: Apt) -> None:
     """Raises Refusal."""
-    save(host, APT, dataclasses.asdict(apt))
+    save(host, APT, json.dumps(dataclasses.asdict(apt)))
 
 
 def forget(host: Host, path: str) -> None:
@@ -124,14 +144,14 @@ def load(host: Host, path: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def save(host: Host, path: str, document: Mapping[str, Any]) -> None:
+def save(host: Host, path: str, text: str) -> None:
     try:
         os.makedirs(host.path(DIRECTORY), mode=0o700, exist_ok=True)
         os.chmod(host.path(DIRECTORY), 0o700)
         new = host.path(f"{path}.new")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with open(fd, "w") as file:
-            json.dump(document, file)
+            file.write(text)
         os.replace(new, host.path(path))
     except OSError as error:
         raise Refusal(path, f"cannot be written: {error.strerror}", "make room in /run") from error

@@ -140,6 +140,7 @@ def removal_line(
     seconds: float,
     kept: Sequence[Action],
     left: Sequence[Action],
+    unread: int = 0,
 ) -> str:
     """How a removal ended, in one line: what went by kind, what stays and why, what could not be removed."""
     kinds = ", ".join(f"{number} {TITLES[kind]}" for kind, number in gone.items())
@@ -151,7 +152,11 @@ def removal_line(
     others = len(kept) - len(data)
     if others:
         text += f"; {others} more stay{'s' if others == 1 else ''} on purpose (leftovers scan {name})"
-    return text + (f"; {len(left)} LEFT: leftovers verify {name}" if left else "; nothing is left")
+    if left:
+        text += f"; {len(left)} LEFT: leftovers verify {name}"
+    elif not unread:
+        text += "; nothing is left"
+    return text + (f"; NOT ALL could be read: leftovers scan {name}" if unread else "")
 
 
 def places(paths: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from leftovers.kinds.files import Tree
 from leftovers.model import Deadline, Plan
 from leftovers.products import load
 
-__all__ = ["SAVED", "forget", "is_copy", "save"]
+__all__ = ["MODULES", "SAVED", "forget", "is_copy", "save"]
 
 SAVED = f"{removal.DIRECTORY}/saved"
 MODULES = os.path.dirname(os.path.abspath(__file__))

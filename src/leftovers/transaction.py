@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,12 @@ class Dpkg:
 
     @property
     def pending(self) -> bool:
-        return bool({"-a", "--pending"} & set(self.arguments))
+        """What is selected, not what is named; also bundled, as in -Pa."""
+        return any(word == "--pending" or re.match("-[A-Za-z]*a", word) for word in self.arguments)
+
+    @property
+    def simulates(self) -> bool:
+        return bool({"--simulate", "--dry-run", "--no-act"} & set(self.arguments))
 
     @property
     def names(self) -> list[str]:
@@ -112,7 +118,9 @@ def leaving(run: Dpkg, remembered: Mapping[str, str]) -> list[Leaving]:
         purge = run.action == "purge" or (state.want == "purge" and (run.locked or run.pending))
         if run.pending and run.action == "purge" and state.want != "purge":
             continue
-        daemon = package in holders or (state.status != "installed" and package in {**named, **remembered})
+        # What holds no daemon held it, if it is only half there and nobody else holds one now.
+        rest = state.status in ("config-files", "half-installed") and concerned[package] not in holders.values()
+        daemon = package in holders or rest
         found.append(Leaving(package, concerned[package], purge, daemon))
     return found
 
@@ -206,16 +214,14 @@ def replacement(product: Product, goes: Sequence[str], comes: Sequence[Arriving]
     gone = {package.partition(":")[0] for package in goes}
     ours = {*product.packages, *product.successors, *gone}
     for package in comes:
-        if package.package in gone:
-            continue
-        if package.package in ours:
+        if package.package in ours:  # also one that goes and comes again: apt may upgrade that way
             return package.package
         fields = control(package.path)
         provides = relations(fields.get("Provides", ""))
         replaces = relations(fields.get("Replaces", "")) & relations(fields.get("Conflicts", ""))
         if (provides | replaces) & ours:
             return package.package
-    new = [package for package in comes if not package.earlier][:LISTED]
+    new = [package for package in reversed(comes) if not package.earlier][:LISTED]  # dependencies come first
     return next((package.package for package in new if ships(package.path, product.daemons)), "")
 
 

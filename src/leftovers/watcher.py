@@ -9,6 +9,7 @@ imported, and go on when Python is removed from the disk under them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -20,12 +21,15 @@ from dataclasses import dataclass
 from leftovers import syscalls
 from leftovers.host import Host
 
-__all__ = ["Watched", "ancestors", "arm", "start_time"]
+__all__ = ["ENDED", "OVER", "Watched", "ancestors", "arm", "start_time"]
 
-# Told to the worker when the watched process has ended.
+# What the worker is told besides the words of the marks: the step has ended; all is over, or somebody has asked.
 ENDED = "ended"
+OVER = "over"
 # How long an ended process' aftermath may take, in seconds.
 AFTERMATH = 600.0
+# How often a guard whose step has ended looks whether it is still needed, in seconds.
+PAUSE = 2.0
 # How far up a process' ancestry is looked for another one.
 GENERATIONS = 32
 
@@ -66,56 +70,71 @@ def stat(host: Host, pid: int) -> tuple[int, int]:
 
 def arm(
     host: Host,
-    watched: Watched,
+    step: Watched,
+    owner: Watched,
     marks: Mapping[str, str],
     work: Callable[[str], None],
     limit: float,
+    ask: str,
+    needed: Callable[[], bool],
 ) -> bool:
-    """Call `work(word)` in a process of its own whenever the watched process or a child of it executes one of the
-    files of `marks` (path to word), and `work("ended")` when it has ended; then be gone.
+    """Call `work(word)` in a process of its own whenever a descendant of `owner` executes one of the files of `marks`
+    (path to word), `work("ended")` when `step` has ended, and `work("over")` when `owner` has, or when something is
+    written to the FIFO `ask`; then be gone. Where there is only one process both are the same, and it is "over".
 
-    The executing process waits until `work` returns, `limit` seconds at most. Returns once the marks are set;
-    False when this kernel or container has no fanotify, or the process is gone, and then nothing is armed.
+    The executing process waits until `work` returns, `limit` seconds at most. Between the end of the step and of the
+    owner the watcher stays for as long as it is `needed`. Returns once the marks are set; False when this kernel or
+    container has no fanotify, and then nothing is armed. Raises OSError for anything else, as for a process that is
+    gone.
     """
+    fds: list[int] = []
+    words: dict[tuple[int, int], str] = {}
     try:
-        fan = syscalls.fanotify_init()
-    except OSError:
-        return False
-    try:
-        pidfd = os.pidfd_open(watched.pid)
-    except OSError:
-        os.close(fan)
-        return False
-    try:
-        words: dict[tuple[int, int], str] = {}
-        for path, word in marks.items():
-            try:
-                found = os.stat(host.path(path))
-                syscalls.fanotify_exec_mark(fan, host.path(path))
-                words[found.st_dev, found.st_ino] = word
-            except FileNotFoundError:
-                continue  # a package need not have every script
-            except OSError:
+        try:
+            fan = syscalls.fanotify_init()
+            fds.append(fan)
+            for path, word in marks.items():
+                with contextlib.suppress(FileNotFoundError):  # a package need not have every script
+                    found = os.stat(host.path(path))
+                    syscalls.fanotify_exec_mark(fan, host.path(path))
+                    words[found.st_dev, found.st_ino] = word
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EACCES):
                 return False
-        if start_time(host, watched.pid) != watched.start:
-            return False
+            raise
+        for process in (step, owner):
+            fds.append(os.pidfd_open(process.pid))
+            if start_time(host, process.pid) != process.start:
+                raise ProcessLookupError(errno.ESRCH, "the package manager has ended")
+        fifo = host.path(ask)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fifo)
+        os.mkfifo(fifo, 0o600)
+        fds.append(os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
         if os.fork() == 0:
-            guard_process(host, watched, fan, pidfd, words, work, limit)
+            guard_process(Guard(host, owner, fan, fds[1], fds[2], fds[3], words, limit, needed), work)
     finally:
-        os.close(fan)
-        os.close(pidfd)
+        for fd in fds:
+            os.close(fd)
     return True
 
 
-def guard_process(
-    host: Host,
-    watched: Watched,
-    fan: int,
-    pidfd: int,
-    words: Mapping[tuple[int, int], str],
-    work: Callable[[str], None],
-    limit: float,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What a guard holds: descriptors of the marks, of the step, of the owner, of the FIFO."""
+
+    host: Host
+    owner: Watched
+    fan: int
+    step_fd: int
+    owner_fd: int
+    ask: int
+    words: Mapping[tuple[int, int], str]
+    limit: float
+    needed: Callable[[], bool]
+
+
+def guard_process(guard: Guard, work: Callable[[str], None]) -> None:
     """The guard's life, in the child of a fork. Never returns."""
     try:
         os.setsid()  # Ctrl-C and a terminal that goes away are for the package manager to answer
@@ -127,12 +146,12 @@ def guard_process(
             os.dup2(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), fd)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork() == 0:
-            os.close(fan)
-            os.close(pidfd)
+            for fd in (guard.fan, guard.step_fd, guard.owner_fd, guard.ask):
+                os.close(fd)
             ours.close()
             worker_process(theirs, work)
         theirs.close()
-        guard(host, watched, fan, pidfd, words, ours, limit)
+        watch(guard, ours)
     finally:
         os._exit(0)
 
@@ -148,56 +167,66 @@ def worker_process(orders: socket.socket, work: Callable[[str], None]) -> None:
         os._exit(0)
 
 
-def guard(
-    host: Host,
-    watched: Watched,
-    fan: int,
-    pidfd: int,
-    words: Mapping[tuple[int, int], str],
-    worker: socket.socket,
-    limit: float,
-) -> None:
-    """Hold the marks until the watched process ends, and its aftermath is over."""
+def watch(guard: Guard, worker: socket.socket) -> None:
+    """Hold the marks until it is all over."""
     waiting: int | None = None  # the file whose executor waits for the worker
     until = 0.0
-    ended = False
+    ended = over = False
     sent = done = 0  # an answer that comes after its time was up is not one to the next order
     poll = select.poll()
-    for fd in (fan, pidfd, worker.fileno()):
+    for fd in (guard.fan, guard.step_fd, guard.owner_fd, guard.ask, worker.fileno()):
         poll.register(fd, select.POLLIN)
+
+    def order(word: str) -> None:
+        nonlocal sent
+        worker.send(word.encode())
+        sent += 1
+
     while True:
-        patience = max(0.0, until - time.monotonic()) * 1000 if waiting is not None or ended else None
-        ready = {fd for fd, _ in poll.poll(patience)}
+        patience = None
+        if waiting is not None or over:
+            patience = max(0.0, until - time.monotonic())
+        elif ended:
+            patience = PAUSE
+        ready = {fd for fd, _ in poll.poll(None if patience is None else patience * 1000)}
         if worker.fileno() in ready:
             if not worker.recv(256):
                 return  # the worker died: the kernel lets go who waits
             done += 1
         if waiting is not None and (done == sent or time.monotonic() >= until):
-            answer(fan, waiting)
+            answer(guard.fan, waiting)
             waiting = None
-        elif ended and (done == sent or time.monotonic() >= until):
+        elif over:
+            if done == sent or time.monotonic() >= until:
+                return
+        elif ended and done == sent and not guard.needed():
             return
-        if fan in ready:
+        if guard.fan in ready:
             with contextlib.suppress(BlockingIOError):
-                for file, pid in syscalls.fanotify_read(fan):
+                for file, pid in syscalls.fanotify_read(guard.fan):
                     found = os.fstat(file)
-                    word = words.get((found.st_dev, found.st_ino), "")
-                    if waiting is None and word and watched in ancestors(host, pid):
-                        waiting, until = file, time.monotonic() + limit
-                        worker.send(word.encode())
-                        sent += 1
+                    word = guard.words.get((found.st_dev, found.st_ino), "")
+                    if waiting is None and word and guard.owner in ancestors(guard.host, pid):
+                        waiting, until = file, time.monotonic() + guard.limit
+                        order(word)
                     else:
-                        answer(fan, file)
-        if pidfd in ready and not ended:
+                        answer(guard.fan, file)
+        if guard.ask in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(guard.ask, 4096)
+            order(OVER)
+        if guard.step_fd in ready and not ended:
             # What the worker is doing for one who waited no more is done first.
-            ended, until = True, time.monotonic() + AFTERMATH
+            ended = True
+            poll.unregister(guard.step_fd)
             if waiting is not None:
-                answer(fan, waiting)
+                answer(guard.fan, waiting)
                 waiting = None
-                until += limit
-            poll.unregister(pidfd)
-            worker.send(ENDED.encode())
-            sent += 1
+            order(ENDED)
+        if guard.owner_fd in ready and not over:
+            over, until = True, time.monotonic() + AFTERMATH + guard.limit
+            poll.unregister(guard.owner_fd)
+            order(OVER)
 
 
 def answer(fan: int, file: int) -> None:

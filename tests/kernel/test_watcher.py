@@ -47,9 +47,10 @@ class Manager:
             assert time.monotonic() < until, f"{self.log()} is not {list(lines)}"
             time.sleep(0.01)
 
-    def arm(self, work: Callable[[str], None], limit: float = 5.0) -> bool:
+    def arm(self, work: Callable[[str], None], limit: float = 5.0, owner: Watched | None = None) -> bool:
         marks = {f"{self.directory}/p.{name}": name for name in ("prerm", "postrm", "absent")}
-        return arm(HOST, self.watched, marks, work, limit)
+        needed = (self.directory / "needed").exists
+        return arm(HOST, self.watched, owner or self.watched, marks, work, limit, f"{self.directory}/ask", needed)
 
     def work(self, seconds: float = 0.0) -> Callable[[str], None]:
         def write(word: str) -> None:
@@ -76,7 +77,8 @@ def test_work_comes_before_what_is_executed(manager: Manager) -> None:
     manager.execute("postrm")
     manager.wait_for("[prerm]", "prerm", "[postrm]", "postrm")
     manager.say("exit")
-    manager.wait_for("[prerm]", "prerm", "[postrm]", "postrm", "[ended]")
+    manager.process.wait()
+    manager.wait_for("[prerm]", "prerm", "[postrm]", "postrm", "[ended]", "[over]")
 
 
 def test_nobody_else_is_held(manager: Manager) -> None:
@@ -151,15 +153,40 @@ def test_the_aftermath_waits_for_what_is_under_way(manager: Manager) -> None:
     manager.execute("prerm")
     time.sleep(0.1)
     os.killpg(manager.process.pid, signal.SIGKILL)
-    manager.wait_for("[prerm]", "[ended]")
+    manager.process.wait()
+    manager.wait_for("[prerm]", "[ended]", "[over]")
 
 
 def test_another_process_of_that_number_is_not_watched(manager: Manager) -> None:
-    marks = {f"{manager.directory}/p.prerm": "prerm"}
-    assert not arm(HOST, Watched(manager.watched.pid, manager.watched.start + 1), marks, manager.work(), 1.0)
-    assert not arm(HOST, Watched(2**22 + 1, 1), marks, manager.work(), 1.0)
+    for other in (Watched(manager.watched.pid, manager.watched.start + 1), Watched(2**22 + 1, 1)):
+        with pytest.raises(OSError):
+            manager.arm(manager.work(), owner=other)
     manager.execute("prerm")
     manager.wait_for("prerm")
+
+
+def test_between_the_step_and_the_end_of_its_owner(manager: Manager) -> None:
+    """apt runs dpkg twice: the watcher that was armed for the first is there for the second as long as it is needed."""
+    (manager.directory / "needed").touch()
+    with subprocess.Popen(["sleep", "60"]) as step:
+        marks = {f"{manager.directory}/p.postrm": "postrm"}
+        needed = (manager.directory / "needed").exists
+        ask = f"{manager.directory}/ask"
+        first = Watched(step.pid, start_time(HOST, step.pid))
+        assert arm(HOST, first, manager.watched, marks, manager.work(), 5.0, ask, needed)
+        step.kill()
+    manager.wait_for("[ended]")
+    time.sleep(watcher.PAUSE + 0.5)
+    manager.execute("postrm")
+    manager.wait_for("[ended]", "[postrm]", "postrm")
+    # Asked, by a hook that has no Python any more.
+    subprocess.run(["timeout", "2", "sh", "-c", f"echo over >{ask}"], check=True)
+    manager.wait_for("[ended]", "[postrm]", "postrm", "[over]")
+    (manager.directory / "needed").unlink()
+    time.sleep(watcher.PAUSE + 0.5)
+    manager.execute("postrm")
+    manager.wait_for("[ended]", "[postrm]", "postrm", "[over]", "postrm")
+    assert subprocess.run(["timeout", "1", "sh", "-c", f"echo over >{ask}"], check=False).returncode == 124
 
 
 def test_without_fanotify_nothing_is_armed(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:

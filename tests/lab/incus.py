@@ -199,7 +199,8 @@ def use(m: Machine) -> None:
 
 
 def purge(m: Machine) -> None:
-    m.run(["apt-get", "purge", "-y", "-q", *PACKAGES], timeout=300)
+    """Debian's own: our hooks, if they are there, keep still."""
+    m.run(["env", "LEFTOVERS_SUSPEND=1", "apt-get", "purge", "-y", "-q", *PACKAGES], timeout=300)
 
 
 def kill_daemon(m: Machine) -> None:
@@ -214,3 +215,26 @@ def kill_daemon(m: Machine) -> None:
         for i in $(seq 50); do systemctl -q is-active incus.service || break; sleep 0.1; done
         """
     )
+
+
+# An image whose inits hear the request to shut down (liblxc's halt signal is SIGPWR), or do not. Start one with
+# -c raw.lxc=lxc.init.cmd=/sbin/polite; where it has a directory /mnt/trace, it writes there that it came down.
+INITS = (
+    IMAGE.replace(
+        "cat >/tmp/img/metadata.yaml",
+        r"""cat >/tmp/img/rootfs/sbin/polite <<'I'
+#!/bin/sh
+trap 'echo "down $(busybox hostname)" >>/mnt/trace/log; exit 0' PWR
+while :; do sleep 100000 & wait $!; done
+I
+cat >/tmp/img/rootfs/sbin/deaf <<'I'
+#!/bin/sh
+trap '' PWR
+while :; do sleep 100000; done
+I
+chmod 755 /tmp/img/rootfs/sbin/polite /tmp/img/rootfs/sbin/deaf
+cat >/tmp/img/metadata.yaml""",
+    )
+    .replace("bb.tar", "inits.tar")
+    .replace("--alias bb", "--alias inits")
+)

@@ -33,8 +33,9 @@ def with_snippets(m: Machine, tmp: Path) -> Path:
         if script == "postinst":
             text = re.sub(r"\nexit 0\s*\Z", "\n", text) + snippet
         else:
-            text, found = re.subn(r"(?m)^set -e\n", lambda match: match[0] + snippet, text, count=1)
-            assert found == 1, text
+            head, found, rest = text.partition("\nset -e\n")
+            assert found, text
+            text = head + found + snippet + rest
         path.write_text(text)
         path.chmod(0o755)
     made = tmp / "incus-base.deb"
@@ -80,9 +81,7 @@ def inits(m: Machine) -> dict[str, str]:
 
 
 @pytest.mark.full
-def test_a_removal_that_is_refused_and_one_that_fails(
-    machine: Machine, used: Callable[[], dict[str, object]]
-) -> None:
+def test_a_removal_that_is_refused_and_one_that_fails(machine: Machine, used: Callable[[], dict[str, object]]) -> None:
     used()
     running = inits(machine)
     machine.write("/etc/leftovers/leftovers.conf", "refuse_if_running = yes\n")

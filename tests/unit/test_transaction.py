@@ -54,6 +54,7 @@ CASES = [
     ("--remove --pending", "remove", False, "deinstall", "installed", False),
     ("--status-fd 15 --purge --pending", "purge", True, "purge", "config-files", True),
     ("--purge -a", "purge", False, "purge", "config-files", True),
+    ("-Pa", "purge", False, "purge", "config-files", True),
 ]
 
 
@@ -80,12 +81,24 @@ def test_a_metapackage_holds_no_daemon(world: dict[str, State]) -> None:
     assert leaving(dpkg_run("--remove incus", "remove", True), {}) == [Leaving("incus", "incus", True, False)]
 
 
+@pytest.mark.parametrize("status", ["unpacked", "half-configured", "installed"])
+def test_a_metapackage_in_any_state_holds_none(world: dict[str, State], status: str) -> None:
+    world["incus"] = State("purge", status)
+    assert leaving(dpkg_run("-P incus", "purge"), {}) == [Leaving("incus", "incus", True, False)]
+
+
 def test_a_package_of_another_name_is_known_by_its_files_and_then_by_memory(world: dict[str, State]) -> None:
     world["my-incus"] = State("purge", "installed")
     run = dpkg_run("--remove my-incus", "remove", True)
     assert leaving(run, {}) == [Leaving("my-incus", "incus", True, True)]
     world["my-incus"] = State("purge", "config-files")
     assert leaving(dpkg_run("-P my-incus", "purge"), {}) == []
+    # Its rest beside another package that holds a daemon is no daemon's.
+    world["incus-base"] = State("install", "installed")
+    assert leaving(dpkg_run("-P my-incus", "purge"), {"my-incus": "incus"}) == [
+        Leaving("my-incus", "incus", True, False)
+    ]
+    del world["incus-base"]
     assert leaving(dpkg_run("-P my-incus", "purge"), {"my-incus": "incus"}) == [
         Leaving("my-incus", "incus", True, True)
     ]
@@ -156,8 +169,9 @@ def test_what_comes_in_its_place(
     assert replacement(load("incus"), ["incus-base"], comes) == (name if replaces else "")
 
 
-def test_a_package_that_only_goes_is_no_replacement(tmp_path: Path) -> None:
-    assert replacement(load("incus"), ["incus-base", "incus"], [Arriving("incus", "1", "/nowhere")]) == ""
+def test_a_package_that_goes_and_comes_again_is_upgraded(tmp_path: Path) -> None:
+    assert replacement(load("incus"), ["incus-base"], [Arriving("incus-base", "2", "/nowhere")]) == "incus-base"
+    assert replacement(load("incus"), ["incus-base"], []) == ""
     (tmp_path / "broken.deb").write_bytes(b"!<arch>\nnothing")
     assert replacement(load("incus"), ["incus-base"], [Arriving("x", "1", str(tmp_path / "broken.deb"))]) == ""
 
