@@ -313,17 +313,19 @@ def unwatched(scene: Scene, run: Dpkg, owner: Watched, sweeping: Sequence[str]) 
 
 
 def lock_is_free(host: Host) -> bool:
-    """Whether dpkg will get its locks (fcntl's, on both files: dpkg lib/dpkg/dbmodify.c)."""
+    """Whether dpkg will get its locks (fcntl's, on both files: dpkg lib/dpkg/dbmodify.c). It is only asked: a lock that
+    we took, be it for a moment, could make another dpkg fail."""
     import fcntl
+    import struct
 
     for name in ("lock-frontend", "lock"):
         try:
             with open(host.path(f"/var/lib/dpkg/{name}"), "r+b") as file:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            continue
+                wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+                if struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, wanted))[0] != fcntl.F_UNLCK:
+                    return False
         except OSError:
-            return False
+            continue  # dpkg will make it, or say what is wrong with it
     return True
 
 

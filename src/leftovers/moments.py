@@ -273,7 +273,10 @@ def finish(scene: Scene) -> None:
     for name in going:
         if stands(scene.host, load(name)):
             with telling(scene, name):
-                tell_started(scene, name, going[name].again + start_again(scene, name, under_way.owner))
+                up = start_again(scene, name, under_way.owner)
+                # Read anew: while we waited for the ledger, the watcher may have done it.
+                fresh = removal.read(scene.host) or under_way
+                tell_started(scene, name, up + fresh.going[name].again if name in fresh.going else up)
         elif begun(going[name]):
             (swept if going[name].sweep else left).append(name)
     if swept:

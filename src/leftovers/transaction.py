@@ -121,6 +121,8 @@ def leaving(run: Dpkg, remembered: Mapping[str, str]) -> list[Leaving]:
         # What holds no daemon held it, if it is only half there and nobody else holds one now.
         rest = state.status in ("config-files", "half-installed") and concerned[package] not in holders.values()
         daemon = package in holders or rest
+        if not daemon and state.status == "config-files":
+            continue  # it may once have held one, and was replaced
         found.append(Leaving(package, concerned[package], purge, daemon))
     return found
 
