@@ -486,6 +486,7 @@ def test_another_root(site: Site) -> None:
     unchanged(site, earlier)
 
 
+@pytest.mark.full
 def test_other_versions(site: Site) -> None:
     """Reinstalled, upgraded, downgraded, deconfigured."""
     m = site.m

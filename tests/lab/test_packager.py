@@ -61,7 +61,7 @@ def used(machine: Machine, arrive: Arrive, tmp_path: Path) -> Callable[[], dict[
     return make
 
 
-@pytest.mark.parametrize("command", ["apt-get purge -y", "dpkg -P"])
+@pytest.mark.parametrize("command", ["apt-get purge -y", pytest.param("dpkg -P", marks=pytest.mark.full)])
 def test_a_purge(machine: Machine, used: Callable[[], dict[str, object]], command: str) -> None:
     before = used()
     done = machine.run(f"{command} {' '.join(incus.PACKAGES)} 2>&1", timeout=200)
@@ -100,6 +100,7 @@ def test_a_removal_that_is_refused_and_one_that_fails(machine: Machine, used: Ca
     assert again["eph"] == running["eph"]
 
 
+@pytest.mark.full
 def test_a_plain_removal(machine: Machine, used: Callable[[], dict[str, object]]) -> None:
     used()
     monitors = machine.run("pgrep -f '^.lxc monitor'").out

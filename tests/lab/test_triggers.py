@@ -489,6 +489,7 @@ def test_arrival(machine: Machine, arrive: Arrive) -> None:
 # -- switched off, and refused
 
 
+@pytest.mark.full
 def test_switched_off(machine: Machine, arrive: Arrive) -> None:
     """Then a purge does what it does without us, and says nothing of us."""
     arrive(machine)
