@@ -197,7 +197,8 @@ def dpkg_pre(scene: Scene, arguments: Sequence[str], environment: Mapping[str, s
     except Fault as fault:
         names = dict.fromkeys(each.product for each in leaving)
         titles = " and ".join(load(name).title for name in names)
-        scene.say(f"{titles} will not be cleaned: {fault}; to finish, then: leftovers clean {' '.join(names)}")
+        if removal.tell_once(scene.host, owner):
+            scene.say(f"{titles} will not be cleaned: {fault}; to finish, then: leftovers clean {' '.join(names)}")
         return
     standing = {name for name in forecasts if moments.stands(scene.host, load(name))}
     if scene.settings.refuse_if_running and apt is None:
@@ -433,7 +434,7 @@ def finish(scene: Scene) -> None:
 
 def forget(host: Host) -> None:
     """What the hooks of a run have told each other, and the copy of ourselves."""
-    for path in (removal.REMOVAL, removal.OWNER, removal.ASK):
+    for path in (removal.REMOVAL, removal.OWNER, removal.ASK, removal.TOLD):
         removal.forget(host, path)
     if removal.read_apt(host, os.getpid()) is None:  # else it is of the apt that we work for, and apt-done removes it
         removal.forget(host, removal.APT)

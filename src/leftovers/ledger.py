@@ -139,8 +139,9 @@ class Ledger:
                     pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "?"
                     raise Refusal("the ledger", f"another leftovers (pid {pid}) is at work", f"wait for pid {pid}")
                 time.sleep(0.1)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk: what matters is the lock
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
             yield
         finally:
             os.close(fd)

@@ -31,6 +31,7 @@ __all__ = [
     "forget",
     "read",
     "read_apt",
+    "tell_once",
     "write",
     "write_apt",
 ]
@@ -39,6 +40,7 @@ DIRECTORY = "/run/leftovers"
 APT = f"{DIRECTORY}/apt.json"
 ASK = f"{DIRECTORY}/ask"
 OWNER = f"{DIRECTORY}/owner"  # "PID START", for hooks written in sh
+TOLD = f"{DIRECTORY}/told"  # the same, of who was told already that nothing will be cleaned
 REMOVAL = f"{DIRECTORY}/removal.json"
 
 
@@ -126,6 +128,19 @@ def read_apt(host: Host, pid: int) -> Apt | None:
 def write_apt(host: Host, apt: Apt) -> None:
     """Raises Refusal."""
     save(host, APT, json.dumps(dataclasses.asdict(apt)))
+
+
+def tell_once(host: Host, owner: Watched) -> bool:
+    """Whether this run has still to be told: its dpkg comes several times, and a fault is one line."""
+    text = f"{owner.pid} {owner.start}\n"
+    try:
+        if host.read(TOLD) == text:
+            return False
+        save(host, TOLD, text)
+    except (OSError, Refusal):
+        with contextlib.suppress(Refusal):
+            save(host, TOLD, text)
+    return True
 
 
 def forget(host: Host, path: str) -> None:

@@ -72,7 +72,7 @@ def test_a_person_who_thinks_holds_nobody_up(m: Machine) -> None:
     began = time.monotonic()
     said = say(m, "dpkg -P incus-base", code=1)
     assert time.monotonic() - began < 10 and "another leftovers" not in said, said
-    m.run(f"kill -9 {person.pid} || :; pkill -9 -f '[l]eftovers clean' || :; pkill -f 'sleep [1]000$' || :; rm /root/asked")
+    m.run(f"kill -9 {person.pid} || :; pkill -9 -f '[l]eftovers clean' || :; pkill -f 'sleep [1]000$' || :")
 
     holder = m.spawn("flock /var/lib/leftovers/lock sleep 300")
     time.sleep(0.3)
