@@ -216,6 +216,8 @@ def replacement(product: Product, goes: Sequence[str], comes: Sequence[Arriving]
     gone = {package.partition(":")[0] for package in goes}
     ours = {*product.packages, *product.successors, *gone}
     for package in comes:
+        if package.package in product.successors and package.earlier:
+            continue  # it was there before, beside the product
         if package.package in ours:  # also one that goes and comes again: apt may upgrade that way
             return package.package
         fields = control(package.path)
