@@ -239,7 +239,7 @@ def test_refused_but_down(serve: Serve) -> None:
 @pytest.mark.parametrize("answer", [None, [], {}, {"type": "sync", "metadata": {"id": "x"}}, {"type": "async"}, 7])
 def test_a_malformed_answer_to_a_request(serve: Serve, answer: Any) -> None:
     daemon = Daemon({C1: "Running"}, answers={"/1.0/instances/c1/state": [answer]})
-    assert stop(serve(daemon), "c1") == {"c1": "not an answer of Incus"}
+    assert stop(serve(daemon), "c1") == {"c1": "not an answer of its API"}
 
 
 def test_an_operation_that_fails(serve: Serve) -> None:
