@@ -22,8 +22,8 @@ assert not re.search(r"\bincus\b", USE + ADMIN)
 RUNNING = incus.RUNNING
 # What may stay on the host, and why.
 KEPT = (
-    r"account (group lxd|user _lxd)$",  # accounts and ranges: something else may have come to use them
-    r"account sub[ug]id (_lxd|root)$",
+    r"account (group lxd|passwd _lxd)$",  # accounts and ranges: something else may have come to use them
+    r"account sub[ug]id (_lxd|root)( #\d)?$",
     r"file /etc/dnsmasq\.d$",  # an empty directory that lxd's postinst makes, of dnsmasq's
     r"file /run/runit(/supervise)?$",  # of runit-helper, run by postinst; gone at the next boot
     r"file /run/adduser$",  # adduser's lock
