@@ -212,3 +212,35 @@ def test_beside_each_other(machine: Machine, arrive: Arrive, going: Side, stayin
     leftovers(m, "clean", "lxcfs", "--yes")
     same(m, before, keep=keep, said=said)
     leftovers(m, "verify")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("machine", [{"recipe": RECIPES["incus+lxd-trixie"]}], indirect=True, ids=["trixie"])
+def test_both_in_one_run(machine: Machine, arrive: Arrive) -> None:
+    """What either would leave to the other goes too."""
+    arrive(machine)
+    lxd.admin_things(machine)
+    before = machine.snapshot()
+    INCUS.start(machine)
+    LXD.start(machine)
+    packages = " ".join((*INCUS.packages, *LXD.packages, "lxcfs"))
+    said = machine.run(f"apt-get purge -y -q {packages} 2>&1", timeout=300).out
+    same(machine, before, keep=[*INCUS_KEPT, *lxd.KEPT], said=said)
+    leftovers(machine, "verify")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("machine", [{"recipe": RECIPES["incus+lxd-trixie"]}], indirect=True, ids=["trixie"])
+def test_incus_in_place_of_lxd(machine: Machine, arrive: Arrive) -> None:
+    """A replacement is no removal: LXD's containers run on, for lxd-to-incus or for a later clean."""
+    arrive(machine)
+    LXD.start(machine)
+    running = LXD.processes(machine)
+    options = "-y -q --no-download --no-install-recommends"
+    said = machine.run(f"apt-get install {options} incus-base incus-client lxd- lxd-client- 2>&1", timeout=300).out
+    assert LXD.processes(machine) == running and len(running.splitlines()) == 4, said
+    assert not re.search(r"(?m)^leftovers: LXD: .*(gone|asking)", said), said
+    assert "lxdbr0" in machine.run("ip -br link").out
+    for number in (1, 2):
+        got = machine.run(f"busybox wget -T 5 -qO- http://{LXD.net}.1{number}/").out
+        assert got == f"lxd c{number}\n"

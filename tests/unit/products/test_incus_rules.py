@@ -276,9 +276,28 @@ def test_empty_cgroups_where_nobody_else_uses_liblxc(host: HostOf) -> None:
     for path in ("/lxc.pivot", "/lxc.payload.c1", "/lxc.monitor.web-1-1", "/lxc.payloads", "/lxc", "/admin.slice"):
         host.cgroup(path)
     host.cgroup("/lxc.payload.full", populated=True)
+    host.process(50, "/usr/bin/sleep", "[lxc monitor] /var/lib/lxc c1")  # an administrator's joke: it has no container
     assert host.proven() == set(), "nothing says that Incus has ever been here"
     been(host)
     assert host.proven() == {"cgroup:/lxc.pivot", "cgroup:/lxc.payload.c1", "cgroup:/lxc.monitor.web-1-1"}
+
+
+@pytest.mark.parametrize("cgroup", ["/lxc.monitor.web", "/user.slice/web.scope/lxc.monitor.web", "/lxc.monitor.web-1"])
+def test_empty_cgroups_beside_a_container_of_lxc_s_own(host: HostOf, cgroup: str) -> None:
+    been(host)
+    host.process(50, "/opt/lxc/sbin/lxc-start", "[lxc monitor] /var/lib/lxc web", cgroup=cgroup)
+    for path in ("/lxc.pivot", "/lxc.payload.old"):
+        host.cgroup(path)
+    assert host.proven() == set()
+    assert {claim.role for id, claim in host.claims().items() if id.startswith("cgroup:")} == {Role.ADMIN}
+
+
+def test_a_monitor_in_a_cgroup_of_systemd_s_is_known_by_its_container(host: HostOf) -> None:
+    been(host)
+    host.process(50, "/usr/local/bin/lxc-start", "[lxc monitor] /var/lib/lxc web", cgroup="/system.slice/lxc.service")
+    host.process(51, "/init", "init", ppid=50, nested=True, mntns=9, netns=9, cgroup="/system.slice/lxc.service")
+    host.cgroup("/lxc.pivot")
+    assert host.proven() == set()
 
 
 def test_a_number_at_the_end_may_be_of_the_name_or_of_a_clash(host: HostOf) -> None:

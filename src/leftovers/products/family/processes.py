@@ -126,13 +126,18 @@ def unknown_container(names: Names, obj: Object, case: Case) -> Finding | None:
 
 
 def other_monitors(names: Names, case: Case) -> dict[str, str]:
-    """The titles of the monitors of other products' containers ("[lxc monitor] LXCPATH NAME"), by pid."""
+    """The titles of the monitors of other products' containers ("[lxc monitor] LXCPATH NAME"), by pid. Whatever file it
+    runs, a monitor has a container, or is about to: it is in a cgroup of liblxc's. Who only calls himself so has none."""
 
     def make() -> dict[str, str]:
         found = {}
-        for process in case.objects("process"):
-            title = " ".join(process.facts["argv"][:1]) if process.facts["argv"] else ""
-            if title.startswith("[lxc monitor] ") and not title.startswith(f"[lxc monitor] {names.directory}/"):
+        processes = case.objects("process")
+        parents = {process.facts["ppid"] for process in processes if process.facts["nested"]}
+        for process in processes:
+            title = process.facts["argv"][0] if process.facts["argv"] else ""
+            if not title.startswith("[lxc monitor] ") or title.startswith(f"[lxc monitor] {names.directory}/"):
+                continue
+            if process.facts["pid"] in parents or "/lxc.monitor" in process.facts["cgroup"]:
                 found[process.key] = title
         return found
 
