@@ -126,8 +126,8 @@ def unknown_container(names: Names, obj: Object, case: Case) -> Finding | None:
 
 
 def other_monitors(names: Names, case: Case) -> dict[str, str]:
-    """The titles of the monitors of other products' containers ("[lxc monitor] LXCPATH NAME"), by pid. Whatever file it
-    runs, a monitor has a container, or is about to: it is in a cgroup of liblxc's. Who only calls himself so has none."""
+    """The titles of the monitors of other products' containers ("[lxc monitor] LXCPATH NAME"), by pid. Whatever file
+    it runs, a monitor has a container, or is in a cgroup of liblxc's. Who only calls himself so has neither."""
 
     def make() -> dict[str, str]:
         found = {}
