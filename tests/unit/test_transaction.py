@@ -156,13 +156,6 @@ def test_what_comes_in_its_place(
     assert replacement(load("incus"), ["incus-base"], comes) == (name if replaces else "")
 
 
-@pytest.mark.parametrize("name", ["incus-base", "incus", "lxd-client"])
-def test_incus_comes_in_lxd_s_place_and_not_the_other_way(name: str) -> None:
-    comes = [Arriving(name, "1", "/nowhere")]
-    assert replacement(load("lxd"), ["lxd"], comes) == (name if name.startswith("incus") else "")
-    assert replacement(load("incus"), ["incus-base", "incus"], [Arriving("lxd", "1", "/nowhere")]) == ""
-
-
 def test_a_package_that_only_goes_is_no_replacement(tmp_path: Path) -> None:
     assert replacement(load("incus"), ["incus-base", "incus"], [Arriving("incus", "1", "/nowhere")]) == ""
     (tmp_path / "broken.deb").write_bytes(b"!<arch>\nnothing")

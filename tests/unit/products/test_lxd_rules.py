@@ -9,6 +9,7 @@ from test_incus_rules import HostOf, file, rule
 
 from leftovers.model import Role
 from leftovers.products import load
+from leftovers.transaction import Arriving, replacement
 
 
 class Plain(HostOf):
@@ -95,6 +96,13 @@ def test_directories(host: Plain) -> None:
 
 def test_the_snap_s_lxd_is_an_lxd_that_is_installed() -> None:
     assert "/snap/lxd/current/bin/lxd" in load("lxd").daemons
+
+
+@pytest.mark.parametrize("name", ["incus-base", "incus", "lxd-client"])
+def test_incus_comes_in_lxd_s_place_and_not_the_other_way(name: str) -> None:
+    comes = [Arriving(name, "1", "/nowhere")]
+    assert replacement(load("lxd"), ["lxd"], comes) == (name if name.startswith("incus") else "")
+    assert replacement(load("incus"), ["incus-base", "incus"], [Arriving("lxd", "1", "/nowhere")]) == ""
 
 
 # -- the other's ----------------------------------------------------------------------------------------------------
