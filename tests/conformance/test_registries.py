@@ -75,9 +75,10 @@ def test_a_product(product: Product) -> None:
     assert (product.stop is None) == (product.start is None), "what was stopped in vain is started again"
 
 
-def test_companions_come_after_those_that_they_live_for() -> None:
-    order = [product.name for product in products.with_companions(["incus"])]
-    assert order == ["incus", "lxcfs"]
+@pytest.mark.parametrize("name", ["incus", "lxd"])
+def test_companions_come_after_those_that_they_live_for(name: str) -> None:
+    assert [product.name for product in products.with_companions([name])] == [name, "lxcfs"]
+    assert [product.name for product in products.with_companions(NAMES)][-1] == "lxcfs"
 
 
 def imports(path: Path) -> set[str]:

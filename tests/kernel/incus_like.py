@@ -1,7 +1,7 @@
-"""Incus' leftovers, made by hand in a sandbox: the same kinds of object, names and relations as on the real host
-(tests/lab has the real thing). Fast enough to be made anew for every kill point.
+"""Incus' and LXD's leftovers, made by hand in a sandbox: the same kinds of object, names and relations as on the real
+host (tests/lab has the real thing). Fast enough to be made anew for every kill point.
 
-/usr/libexec and /var are overlaid, so nothing of the machine's own is written to.
+/usr/libexec, /usr/bin (for LXD) and /var are overlaid, so nothing of the machine's own is written to.
 """
 
 from __future__ import annotations
@@ -10,13 +10,41 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sandbox import sh
 from things import until
 
-DIRECTORY = "/var/lib/incus"
-INCUSD = "/usr/libexec/incus/incusd"
-MAC = "10:66:6a:00:00:"
+
+@dataclass(frozen=True)
+class Member:
+    """A member of the family, as far as it differs."""
+
+    name: str
+    daemon: str
+    guest: str
+    point: str
+    run: str
+    mac: str
+    account: str
+
+    @property
+    def directory(self) -> str:
+        return f"/var/lib/{self.name}"
+
+    @property
+    def bridge(self) -> str:
+        return f"{self.name}br0"
+
+
+INCUS = Member(
+    "incus", "/usr/libexec/incus/incusd", "guestapi", "/dev/incus", "/run/incus", "10:66:6a:00:00:", "group incus-admin"
+)
+LXD = Member("lxd", "/usr/bin/lxd", "devlxd", "/dev/lxd", "/var/log/lxd", "00:16:3e:00:00:", "user _lxd")
+MEMBERS = (INCUS, LXD)
+DIRECTORY = INCUS.directory
+INCUSD = INCUS.daemon
+MAC = INCUS.mac
 
 # What a monitor does here: makes namespaces and puts an init into them, which lives in the payload's cgroup.
 MONITOR = """
@@ -54,20 +82,29 @@ def overlay(directory: str) -> None:
     sh("mount", "-t", "overlay", "overlay", "-o", options, directory)
 
 
-def prepare() -> None:
-    """A host on which nothing of Incus is: /var and /usr/libexec may be written to."""
+def prepare(of: Member = INCUS) -> None:
+    """A host on which nothing of the family is: what it would write to may be written to."""
     overlay("/var")
     overlay("/usr/libexec")
+    if of is LXD:
+        overlay("/usr/bin")
     os.makedirs("/run/lab")
-    for path in ("/run/netns", "/var/lib/incus", "/var/lib/leftovers", "/var/log/incus", "/var/cache/incus"):
+    for path in ("/run/netns", "/var/lib/leftovers"):
         shutil.rmtree(path, ignore_errors=True)
+    for member in MEMBERS:
+        for place in ("lib", "log", "cache"):
+            shutil.rmtree(f"/var/{place}/{member.name}", ignore_errors=True)
 
 
-def been() -> None:
-    """The trace that the package leaves on a host for ever: its group."""
-    with open("/etc/group") as file:
-        write("/run/lab/group", file.read() + "incus-admin:x:989:\n")
-    sh("mount", "--bind", "/run/lab/group", "/etc/group")
+def been(of: Member = INCUS) -> None:
+    """The trace that the package leaves on a host for ever: its group, or user."""
+    kind, name = of.account.split()
+    path, line = (
+        ("/etc/group", f"{name}:x:989:") if kind == "group" else ("/etc/passwd", f"{name}:x:989:989::/:/bin/false")
+    )
+    with open(path) as file:
+        write(f"/run/lab/{kind}", f"{file.read()}{line}\n")
+    sh("mount", "--bind", f"/run/lab/{kind}", path)
 
 
 def spawn(exe: str, argv: Sequence[str], program: str = "import time; time.sleep(1000)") -> subprocess.Popen[bytes]:
@@ -98,30 +135,32 @@ def tmpfs(point: str) -> None:
     sh("mount", "-t", "tmpfs", "-o", "mode=711", "tmpfs", point)
 
 
-def container(name: str, number: int, bridge: str = "incusbr0") -> int:
+def container(name: str, number: int, bridge: str = "", of: Member = INCUS) -> int:
     """One container: monitor, init in namespaces of its own, a veth on a bridge. Returns the init's pid."""
     pid_file = f"/run/lab/{name}.pid"
-    spawn(INCUSD, [f"[lxc monitor] {DIRECTORY}/containers {name}", name, pid_file], MONITOR)
+    monitor = MONITOR.replace("/dev/incus", of.point).replace(f"{DIRECTORY}/guestapi", f"{of.directory}/{of.guest}")
+    spawn(of.daemon, [f"[lxc monitor] {of.directory}/containers {name}", name, pid_file], monitor)
     until(lambda: os.path.exists(pid_file))
     with open(pid_file) as file:
         pid = int(file.read())
     host = f"veth{number:08x}"
-    mac = f"{MAC}{number:02x}"
+    mac = f"{of.mac}{number:02x}"
     sh("ip", "link", "add", host, "type", "veth", "peer", "name", "eth0", "address", mac, "netns", str(pid))
-    sh("ip", "link", "set", host, "master", bridge, "up")
+    sh("ip", "link", "set", host, "master", bridge or of.bridge, "up")
     with open(pid_file + ".go", "w"):
         pass
     until(lambda: os.readlink(f"/proc/{pid}/exe").endswith("sleep"))
     write(
-        f"/run/incus/{name}/lxc.conf",
+        f"{of.run}/{name}/lxc.conf",
         f"lxc.net.0.type = phys\nlxc.net.0.name = eth0\nlxc.net.0.link = vethffff{number:04x}\n"
-        f"lxc.net.0.hwaddr = {mac}\nlxc.rootfs.path = dir:{DIRECTORY}/storage-pools/default/containers/{name}/rootfs\n",
+        f"lxc.net.0.hwaddr = {mac}\n"
+        f"lxc.rootfs.path = dir:{of.directory}/storage-pools/default/containers/{name}/rootfs\n",
     )
-    os.makedirs(f"{DIRECTORY}/devices/{name}", exist_ok=True)
+    os.makedirs(f"{of.directory}/devices/{name}", exist_ok=True)
     return pid
 
 
-def admin() -> dict[str, subprocess.Popen[bytes]]:
+def admin(of: Member = INCUS) -> dict[str, subprocess.Popen[bytes]]:
     """The administrator's things, next to everything that Incus has: all of it must be there in the end."""
     sh("ip", "link", "add", "br-lan", "type", "bridge")
     sh("ip", "link", "set", "br-lan", "up")
@@ -130,18 +169,19 @@ def admin() -> dict[str, subprocess.Popen[bytes]]:
         "nft",
         "-f",
         "-",
-        stdin="table inet admin {\n chain c {\n counter\n }\n}\ntable ip incusadmin {\n chain c {\n }\n}\n",
+        stdin="table inet admin {\n chain c {\n counter\n }\n}\n"
+        f"table ip {of.name}admin {{\n chain c {{\n }}\n}}\n",
     )
     tmpfs("/srv/admin")
     sh("mount", "--make-shared", "/srv/admin")
     tmpfs("/srv/admin/sub")
-    for path in ("/srv/admin/file", "/srv/admin/sub/precious", "/srv/pool/mine", "/var/lib/incus-backup/kept"):
+    for path in ("/srv/admin/file", "/srv/admin/sub/precious", "/srv/pool/mine", f"{of.directory}-backup/kept"):
         write(path)
     os.makedirs("/sys/fs/cgroup/admin.slice", exist_ok=True)
     return {
-        "look-alike": spawn(copy("/run/lab/fake/sleeper"), [f"[lxc monitor] {DIRECTORY}/containers c1"]),
+        "look-alike": spawn(copy("/run/lab/fake/sleeper"), [f"[lxc monitor] {of.directory}/containers c1"]),
         "dnsmasq": spawn(copy("/run/lab/fake/dnsmasq"), ["dnsmasq", "--interface=br-lan", "--conf-file=/etc/lan"]),
-        "sleeper": spawn(copy("/run/lab/fake/incus-agent"), ["/usr/libexec/incus/incusd", "--group", "incus-admin"]),
+        "sleeper": spawn(copy(f"/run/lab/fake/{of.name}-agent"), [of.daemon, "--group", of.name]),
     }
 
 
@@ -154,36 +194,41 @@ def volumes() -> None:
     write("/srv/pool/containers/c1/rootfs/etc/hostname")
 
 
-def incus(containers: int = 2, *, purged: bool = True) -> None:
-    """Incus as a purge leaves it (or as it stands, with `purged` false): processes, links, mounts, rules, files."""
-    copy(INCUSD)
-    os.makedirs(f"{DIRECTORY}/containers")
-    for name in ("shmounts", "guestapi"):
-        tmpfs(f"{DIRECTORY}/{name}")
-    os.makedirs(f"{DIRECTORY}/storage-pools/pool2")
-    sh("mount", "--bind", "/srv/pool", f"{DIRECTORY}/storage-pools/pool2")
-    spawn(INCUSD, ["/usr/libexec/incus/incusd", "--group", "incus-admin"])
-    copy("/usr/libexec/incus/dnsmasq")
-    os.makedirs(f"{DIRECTORY}/networks/incusbr0")
-    hosts = f"--dhcp-hostsfile={DIRECTORY}/networks/incusbr0/dnsmasq.hosts"
-    spawn("/usr/libexec/incus/dnsmasq", ["dnsmasq", "--interface=incusbr0", hosts])
-    sh("ip", "link", "add", "incusbr0", "address", f"{MAC}ff", "type", "bridge")
-    sh("ip", "link", "set", "incusbr0", "up")
-    chains = "".join(f"chain {name}.incusbr0 {{\n}}\n" for name in ("pstrt", "fwd", "in", "out"))
-    sh("nft", "-f", "-", stdin=f"table inet incus {{\n{chains}}}\n")
-    for number in range(1, containers + 1):
-        container(f"c{number}", number, "br-lan" if number == 2 else "incusbr0")
-    disk = f"{DIRECTORY}/devices/c1/disk.data.mnt"
+def incus(containers: int = 2, *, purged: bool = True, of: Member = INCUS, first: int = 1) -> None:
+    """Incus or LXD as a purge leaves it (or as it stands, with `purged` false): processes, links, mounts, files."""
+    copy(of.daemon)
+    os.makedirs(f"{of.directory}/containers")
+    for name in ("shmounts", of.guest):
+        tmpfs(f"{of.directory}/{name}")
+    os.makedirs(f"{of.directory}/storage-pools/pool2")
+    sh("mount", "--bind", "/srv/pool", f"{of.directory}/storage-pools/pool2")
+    spawn(of.daemon, [of.daemon, "--group", of.name])
+    server = copy(f"/usr/libexec/lab/{of.name}/dnsmasq")
+    os.makedirs(f"{of.directory}/networks/{of.bridge}")
+    hosts = f"--dhcp-hostsfile={of.directory}/networks/{of.bridge}/dnsmasq.hosts"
+    spawn(server, ["dnsmasq", f"--interface={of.bridge}", hosts])
+    sh("ip", "link", "add", of.bridge, "address", f"{of.mac}ff", "type", "bridge")
+    sh("ip", "link", "set", of.bridge, "up")
+    chains = "".join(f"chain {name}.{of.bridge} {{\n}}\n" for name in ("pstrt", "fwd", "in", "out"))
+    sh("nft", "-f", "-", stdin=f"table inet {of.name} {{\n{chains}}}\n")
+    for number in range(first, first + containers):
+        container(f"c{number}", number, "br-lan" if number == first + 1 else "", of)
+    disk = f"{of.directory}/devices/c{first}/disk.data.mnt"
     os.makedirs(disk)
     sh("mount", "--rbind", "/srv/admin", disk)
     os.makedirs("/sys/fs/cgroup/lxc.pivot", exist_ok=True)
-    os.makedirs("/run/lxc/lock/var/lib/incus")
-    write("/var/log/incus/c1/lxc.log")
+    os.makedirs(f"/run/lxc/lock{of.directory}")
+    write(f"/var/log/{of.name}/c{first}/lxc.log")
     if purged:
-        os.unlink(INCUSD)
-        shutil.rmtree("/var/log/incus")
+        purge(of)
     else:
-        write("/var/cache/incus/resources/x")
+        write(f"/var/cache/{of.name}/resources/x")
+
+
+def purge(of: Member = INCUS) -> None:
+    """What Debian's purge takes away under it."""
+    os.unlink(of.daemon)
+    shutil.rmtree(f"/var/log/{of.name}")
 
 
 def state() -> dict[str, list[str]]:
@@ -196,8 +241,9 @@ def state() -> dict[str, list[str]]:
         for line in sh("ip", "-o", "link").splitlines()
         if "master br-lan" in line
     ]
-    names = ("/srv", "/run/incus", "/run/lxc", "/var/lib/incus", "/var/lib/incus-backup", "/var/log/incus")
-    files = sh("find", *names, "/var/cache/incus", check=False).splitlines()
+    names = [f"/var/{place}/{member.name}" for member in MEMBERS for place in ("lib", "log", "cache")]
+    names += ["/srv", "/run/incus", "/run/lxc", "/var/lib/incus-backup", "/var/lib/lxd-backup"]
+    files = sh("find", *names, check=False).splitlines()
     return {
         "mounts": mounts,
         "links": links,

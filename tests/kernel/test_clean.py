@@ -20,9 +20,9 @@ def leftovers(*argv: str) -> int:
     return main(list(argv))
 
 
-def plan(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, dict[str, object]]:
+def plan(capsys: pytest.CaptureFixture[str], *argv: str, product: str = "incus") -> dict[str, dict[str, object]]:
     capsys.readouterr()
-    leftovers("--json", "plan", "incus", *argv)
+    leftovers("--json", "plan", product, *argv)
     document = json.loads(capsys.readouterr().out)
     assert document["faults"] == []
     return {entry["id"]: entry for entry in document["objects"]}
@@ -41,58 +41,65 @@ def assert_same(now: dict[str, list[str]], before: dict[str, list[str]]) -> None
         assert not left and not lost, f"{what}: left {left}, lost {lost}"
 
 
+@pytest.mark.parametrize("of", incus_like.MEMBERS, ids=lambda of: of.name)
 @private
-def test_a_host_after_the_purge_is_what_it_was_before(capsys: pytest.CaptureFixture[str]) -> None:
-    incus_like.prepare()
-    bystanders = incus_like.admin()
+def test_a_host_after_the_purge_is_what_it_was_before(
+    of: incus_like.Member, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incus_like.prepare(of)
+    bystanders = incus_like.admin(of)
     before = settled()
-    incus_like.incus(3)
+    incus_like.incus(3, of=of)
     assert settled() != before
-    assert leftovers("clean", "incus", "--yes") == 0, capsys.readouterr().out
-    assert leftovers("verify", "incus") == 0, capsys.readouterr().out
+    assert leftovers("clean", of.name, "--yes") == 0, capsys.readouterr().out
+    assert leftovers("verify", of.name) == 0, capsys.readouterr().out
     assert_same(settled(), before)
     assert all(process.poll() is None for process in bystanders.values())
-    assert leftovers("clean", "incus", "--yes") == 0
+    assert leftovers("clean", of.name, "--yes") == 0
     assert "0 to remove" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("of", incus_like.MEMBERS, ids=lambda of: of.name)
 @private
-def test_every_object_says_why_and_by_what_evidence(capsys: pytest.CaptureFixture[str]) -> None:
-    incus_like.prepare()
-    bystanders = incus_like.admin()
-    incus_like.incus(2)
-    found = plan(capsys)
+def test_every_object_says_why_and_by_what_evidence(of: incus_like.Member, capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare(of)
+    bystanders = incus_like.admin(of)
+    incus_like.incus(2, of=of)
+    found = plan(capsys, product=of.name)
     for entry in found.values():
         assert entry["reason"] and entry["evidence"], entry
         assert entry["action"] in ("remove", "keep", "return")
     removed = {id for id, entry in found.items() if entry["action"] == "remove"}
     wanted = {
-        *("link:incusbr0", "link:veth00000001", "link:veth00000002", "nft:inet incus"),
-        *("cgroup:/lxc.payload.c1", "cgroup:/lxc.pivot", "mount:/var/lib/incus/shmounts"),
+        *(f"link:{of.bridge}", "link:veth00000001", "link:veth00000002", f"nft:inet {of.name}"),
+        *("cgroup:/lxc.payload.c1", "cgroup:/lxc.pivot", f"mount:/var/lib/{of.name}/shmounts"),
         *(
-            "mount:/var/lib/incus/devices/c1/disk.data.mnt/sub",
-            "file:/var/lib/incus",
-            "file:/run/incus",
+            f"mount:/var/lib/{of.name}/devices/c1/disk.data.mnt/sub",
+            f"file:/var/lib/{of.name}",
+            *(["file:/run/incus"] if of is incus_like.INCUS else []),
             "file:/run/lxc",
         ),
     }
     assert wanted <= removed, wanted - removed
     for process in bystanders.values():
         assert f"process:{process.pid}" not in removed
-    for id in ("link:br-lan", "link:vethdeadbeef", "link:veth0badcafe", "nft:inet admin", "nft:ip incusadmin",
+    for id in ("link:br-lan", "link:vethdeadbeef", "link:veth0badcafe", "nft:inet admin", f"nft:ip {of.name}admin",
                "mount:/srv/admin", "mount:/srv/admin/sub", "file:/srv/pool", "cgroup:/admin.slice"):  # fmt: skip
         assert id not in removed, id
     leftovers("explain", "vethdeadbeef")
     assert "no product that leftovers knows" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("of", incus_like.MEMBERS, ids=lambda of: of.name)
 @private
-def test_an_installed_product_is_refused_and_nothing_changes(capsys: pytest.CaptureFixture[str]) -> None:
-    incus_like.prepare()
-    incus_like.admin()
-    incus_like.incus(1, purged=False)
+def test_an_installed_product_is_refused_and_nothing_changes(
+    of: incus_like.Member, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incus_like.prepare(of)
+    incus_like.admin(of)
+    incus_like.incus(1, purged=False, of=of)
     before = settled()
-    assert leftovers("clean", "incus", "--yes") == 4
+    assert leftovers("clean", of.name, "--yes") == 4
     assert "is installed" in capsys.readouterr().err
     assert leftovers("verify") == 0, "what is in use is not left over"
     assert_same(settled(), before)
@@ -125,34 +132,38 @@ def test_without_a_terminal_clean_wants_yes(capsys: pytest.CaptureFixture[str]) 
     assert leftovers("plan", "incus", "--exit-code") == 3 and leftovers("scan", "incus", "--exit-code") == 3
 
 
+@pytest.mark.parametrize("of", incus_like.MEMBERS, ids=lambda of: of.name)
 @private
-def test_recorded_before_the_purge_then_everything_on_disk_gone(capsys: pytest.CaptureFixture[str]) -> None:
-    incus_like.prepare()
-    incus_like.admin()
+def test_recorded_before_the_purge_then_everything_on_disk_gone(
+    of: incus_like.Member, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incus_like.prepare(of)
+    incus_like.admin(of)
     before = settled()
-    incus_like.incus(2, purged=False)
-    assert leftovers("record", "incus") == 0, capsys.readouterr().out
-    os.unlink(incus_like.INCUSD)
-    sh("umount", "-l", "/var/lib/incus/storage-pools/pool2")
-    sh("rm", "--one-file-system", "-Rf", "/var/log/incus", "/var/cache/incus", "/run/incus", check=False)
-    assert leftovers("clean", "incus", "--yes") == 0, capsys.readouterr().out
+    incus_like.incus(2, purged=False, of=of)
+    assert leftovers("record", of.name) == 0, capsys.readouterr().out
+    os.unlink(of.daemon)
+    sh("umount", "-l", f"/var/lib/{of.name}/storage-pools/pool2")
+    sh("rm", "--one-file-system", "-Rf", f"/var/log/{of.name}", f"/var/cache/{of.name}", of.run, check=False)
+    assert leftovers("clean", of.name, "--yes") == 0, capsys.readouterr().out
     assert_same(settled(), before)
 
 
+@pytest.mark.parametrize("of", incus_like.MEMBERS, ids=lambda of: of.name)
 @private
-def test_the_daemon_and_all_monitors_killed_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_daemon_and_all_monitors_killed_first(of: incus_like.Member, capsys: pytest.CaptureFixture[str]) -> None:
     # Payloads without a parent, in the cgroups of liblxc, with nothing on disk any more.
-    incus_like.prepare()
-    incus_like.admin()
+    incus_like.prepare(of)
+    incus_like.admin(of)
     before = settled()
-    incus_like.incus(2)
+    incus_like.incus(2, of=of)
     for line in sh("ps", "-eo", "pid=,args=").splitlines():
         pid, _, args = line.strip().partition(" ")
-        if os.path.exists(f"/proc/{pid}/exe") and os.readlink(f"/proc/{pid}/exe").startswith(incus_like.INCUSD):
+        if os.path.exists(f"/proc/{pid}/exe") and os.readlink(f"/proc/{pid}/exe").startswith(of.daemon):
             os.kill(int(pid), signal.SIGKILL)
     assert sh("pgrep", "-fx", "init 1000").split(), "the containers live on"
-    assert leftovers("clean", "incus", "--yes") == 0, capsys.readouterr().out
-    assert leftovers("verify", "incus") == 0, capsys.readouterr().out
+    assert leftovers("clean", of.name, "--yes") == 0, capsys.readouterr().out
+    assert leftovers("verify", of.name) == 0, capsys.readouterr().out
     assert_same(settled(), before)
 
 
@@ -173,19 +184,25 @@ def test_veths_stranded_with_both_ends_in_the_host(capsys: pytest.CaptureFixture
     assert_same(settled(), before)
 
 
+@pytest.mark.parametrize("of", incus_like.MEMBERS, ids=lambda of: of.name)
 @private
-def test_the_administrator_s_link_that_a_container_was_given_comes_home(capsys: pytest.CaptureFixture[str]) -> None:
-    incus_like.prepare()
-    incus_like.admin()
+def test_the_administrator_s_link_that_a_container_was_given_comes_home(
+    of: incus_like.Member, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incus_like.prepare(of)
+    incus_like.admin(of)
     sh("ip", "link", "add", "phys0", "type", "veth", "peer", "name", "switch0")
     before = settled()
-    incus_like.incus(1)
+    incus_like.incus(1, purged=False, of=of)
     pid = sh("pgrep", "-fx", "init 1000").split()[0]
     sh("ip", "link", "set", "phys0", "netns", pid)
     sh("nsenter", "-t", pid, "-n", "ip", "link", "set", "phys0", "name", "eth1")
-    with open("/run/incus/c1/lxc.conf", "a") as file:
+    with open(f"{of.run}/c1/lxc.conf", "a") as file:
         file.write("lxc.net.1.type = phys\nlxc.net.1.name = eth1\nlxc.net.1.link = phys0\n")
-    assert leftovers("clean", "incus", "--yes") == 0, capsys.readouterr().out
+    if of is incus_like.LXD:
+        assert leftovers("record", "lxd") == 0  # its lxc.conf lies beside the logs, and goes with the purge
+    incus_like.purge(of)
+    assert leftovers("clean", of.name, "--yes") == 0, capsys.readouterr().out
     assert_same(settled(), before)
 
 
@@ -227,19 +244,24 @@ def test_a_mount_of_the_administrator_s_below_the_data_directory_stays(capsys: p
     assert os.path.exists("/srv/admin/file") and not os.path.exists("/var/lib/incus")
 
 
+@pytest.mark.parametrize("of", incus_like.MEMBERS, ids=lambda of: of.name)
 @private
-def test_volumes_outside_stay_until_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    incus_like.prepare()
-    incus_like.admin()
-    incus_like.incus(1)
+def test_volumes_outside_stay_until_they_are_asked_for(
+    of: incus_like.Member, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incus_like.prepare(of)
+    incus_like.admin(of)
+    incus_like.incus(1, of=of)
     incus_like.volumes()
-    assert plan(capsys)["file:/srv/pool/containers"]["action"] == "keep"
-    assert leftovers("clean", "incus", "--yes") == 0
+    assert plan(capsys, product=of.name)["file:/srv/pool/containers"]["action"] == "keep"
+    assert leftovers("clean", of.name, "--yes") == 0
     assert os.path.exists("/srv/pool/containers/c1/rootfs/etc/hostname")
-    assert plan(capsys)["file:/srv/pool/containers"]["advice"] == "leftovers clean incus --data"
-    assert leftovers("clean", "incus", "--yes", "--data") == 0
+    assert plan(capsys, product=of.name)["file:/srv/pool/containers"]["advice"] == f"leftovers clean {of.name} --data"
+    assert leftovers("clean", of.name, "--yes", "--data") == 0
     assert os.listdir("/srv/pool") == ["mine"]
-    assert plan(capsys).keys() & {"file:/srv/pool", "file:/srv/pool/containers"} == set(), "nothing to remember now"
+    assert plan(capsys, product=of.name).keys() & {"file:/srv/pool", "file:/srv/pool/containers"} == set(), (
+        "nothing to remember now"
+    )
 
 
 @private

@@ -103,9 +103,21 @@ TOOLS = (
     # libraries of products: a purge leaves them to autoremove, and here they only cost time at each installation
     *("libcowsql0", "liblxc1t64", "liblxc-common", "squashfs-tools-ng", "runit-helper"),
 )
+# The libraries of LXD, where Incus' are not of the same use.
+LXD = (*(tool for tool in TOOLS if tool not in ("libcowsql0", "squashfs-tools-ng")), "libdqlite0")
 RECIPES = {
     recipe.name: recipe
-    for recipe in (Recipe("incus-trixie", "trixie", TOOLS, (("incus-base", "incus-client", "lxcfs"),)),)
+    for recipe in (
+        Recipe("incus-trixie", "trixie", TOOLS, (("incus-base", "incus-client", "lxcfs"),)),
+        Recipe("lxd-trixie", "trixie", LXD, (("lxd", "lxd-client", "lxcfs"),)),
+        Recipe("incus+lxd-trixie", "trixie", TOOLS, (("incus-base", "incus-client", "lxd", "lxd-client", "lxcfs"),)),
+        Recipe(
+            "lxd-bookworm",
+            "bookworm",
+            (*(tool for tool in LXD if tool not in ("liblxc1t64", "util-linux-extra")), "liblxc1"),
+            (("lxd", "lxd-client", "lxcfs"),),
+        ),
+    )
 }
 
 

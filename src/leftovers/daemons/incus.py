@@ -1,4 +1,8 @@
-"""What a living Incus says about itself, and what it can be asked to do, over its REST API (doc/rest-api.yaml).
+"""What a living Incus or LXD says about itself, and what it can be asked to do, over its REST API (doc/rest-api.yaml).
+
+LXD 5.0 knows all-projects=true for instances, but not for networks, and in bookworm not for operations (API extension
+operations_get_query_all_projects): it then answers for the default project alone. Networks of other projects are OVN's,
+and have no bridge; operations are asked for project by project.
 
 The caller has made sure that the daemon's process lives: a connection to a socket of systemd's would start it.
 """
@@ -25,6 +29,8 @@ __all__ = ["read", "start", "stop"]
 SOCKET = "/var/lib/incus/unix.socket"
 INSTANCES = "/1.0/instances?recursion=1&all-projects=true"
 OPERATIONS = "/1.0/operations?recursion=1&all-projects=true"
+OPERATIONS_OF = "/1.0/operations?recursion=1&project="
+EVERYWHERE = "operations_get_query_all_projects"  # the API extension without which OPERATIONS has one project's only
 
 POLL = 0.25  # seconds between two looks at the daemon; more, if it is slow
 SLOW = 1.0  # but not more than this: an operation is forgotten 5 s after its end, and its error with it
@@ -196,6 +202,10 @@ def bring(
     Returns the causes of those that failed, and the last status of those for which there was no more time.
     """
     waiting = {name: Asked() for name in names}
+    projects = {project for project, _ in waiting} - {incus_records.DEFAULT}
+    urls = [OPERATIONS]
+    if projects and not extended(host, socket, EVERYWHERE, deadline):
+        urls += [OPERATIONS_OF + quote(project, safe="", errors="replace") for project in sorted(projects)]
     causes: dict[Name, str] = {}
     faults: list[str] = []  # of the looks since the last one that succeeded
     seen: Seen | None = None
@@ -203,7 +213,7 @@ def bring(
         pause = POLL
         began = time.monotonic()
         try:
-            seen = look(host, socket, deadline)
+            seen = look(host, socket, urls, deadline)
             pause = max(POLL, min(time.monotonic() - began, SLOW))
             faults.clear()
         except Unreadable as error:
@@ -227,15 +237,30 @@ def bring(
     return causes, {name: seen.statuses.get(name, "not there") for name in waiting}
 
 
-def look(host: Host, socket: str, deadline: Deadline) -> Seen:
-    """Raises Unreadable."""
+def extended(host: Host, socket: str, extension: str, deadline: Deadline) -> bool:
+    """Whether the API has an extension. Yes, if it does not say: then it is of today."""
+    try:
+        server = metadata(unix_http.get(host, socket, "/1.0", deadline), f"{socket} /1.0")
+    except Unreadable:
+        return True
+    known = server.get("api_extensions") if isinstance(server, dict) else None
+    return not isinstance(known, list) or extension in known
+
+
+def look(host: Host, socket: str, urls: Sequence[str], deadline: Deadline) -> Seen:
+    """All instances, and the operations at these addresses. Raises Unreadable."""
     seen = Seen()
     # The operations first: what one of them has done is then to be seen in the statuses.
-    what = f"{socket} {OPERATIONS}"
-    by_status = metadata(unix_http.get(host, socket, OPERATIONS, deadline), what)
-    if not isinstance(by_status, dict):
-        raise Unreadable(what, "not an object of lists")
-    for operation in (operation for group in by_status.values() for operation in objects(group, what)):
+    found: list[tuple[str, dict[str, Any]]] = []
+    for url in urls:
+        what = f"{socket} {url}"
+        by_status = metadata(unix_http.get(host, socket, url, deadline), what)
+        if by_status is None and url is not OPERATIONS:
+            continue  # a project without any (Go's nil map)
+        if not isinstance(by_status, dict):
+            raise Unreadable(what, "not an object of lists")
+        found += [(what, operation) for group in by_status.values() for operation in objects(group, what)]
+    for what, operation in found:
         id, code, description = operation.get("id"), operation.get("status_code"), operation.get("description")
         if not isinstance(id, str) or not isinstance(code, int):
             raise Unreadable(what, "an operation without id or status_code")
@@ -275,7 +300,7 @@ def ask(host: Host, socket: str, name: Name, body: dict[str, Any], deadline: Dea
         return Asked(refused=line(error.cause))
     operation = answer.get("metadata") if isinstance(answer, dict) and answer.get("type") == "async" else None
     id = operation.get("id") if isinstance(operation, dict) else None
-    return Asked(operation=id) if isinstance(id, str) and id else Asked(refused="not an answer of Incus")
+    return Asked(operation=id) if isinstance(id, str) and id else Asked(refused="not an answer of its API")
 
 
 def line(value: object) -> str:
@@ -286,7 +311,7 @@ def line(value: object) -> str:
 def metadata(answer: object, what: str) -> Any:
     """What a synchronous answer carries (shared/api/response.go). Raises Unreadable for any other answer."""
     if not isinstance(answer, dict) or answer.get("type") != "sync":
-        raise Unreadable(what, "not an answer of Incus")
+        raise Unreadable(what, "not an answer of its API")
     return answer.get("metadata")
 
 

@@ -1,4 +1,5 @@
-"""What stands in /var/lib/incus and /run/incus: names, process files and liblxc's configurations.
+"""What stands in /var/lib/incus and /run/incus (LXD: /var/lib/lxd and /var/log/lxd): names, process files and
+liblxc's configurations.
 
 The poorest evidence of all, and what is left when the daemon was killed and its database never dumped.
 Layout: Incus internal/server/sys/fs.go and internal/util/paths.go.

@@ -1,4 +1,5 @@
-"""The configuration that Incus hands to liblxc: /run/incus/<instance>/lxc.conf, there while the container runs.
+"""The configuration that Incus hands to liblxc: /run/incus/<instance>/lxc.conf, there while the container runs. LXD's
+lies beside the logs, /var/log/lxd/<instance>/lxc.conf: it outlives the container, and goes with a purge.
 
 It is the only thing on disk that names a running container's links: for Incus a nic is liblxc's type "phys", whose
 link is the veth end that was moved into the container, and which liblxc moves back (Incus driver_lxc.go initLXC).

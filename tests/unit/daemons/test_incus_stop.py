@@ -37,6 +37,7 @@ class Daemon:
     paths: list[str] = field(default_factory=list)
     operations: dict[str, dict[str, Any]] = field(default_factory=dict)
     together: int = 0  # nothing happens before so many requests have come
+    extensions: list[str] | None = None  # of the API; without the one for it, operations are a single project's
     ids: Iterator[int] = field(default_factory=itertools.count)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -69,10 +70,18 @@ class Daemon:
             if self.answers.get(path):
                 answer = self.answers[path].pop(0)
                 return answer if isinstance(answer, tuple) else (200, answer)
+            if path == "/1.0" and self.extensions is not None:
+                return 200, {"type": "sync", "metadata": {"api_extensions": self.extensions}}
             if path == "/1.0/operations":
-                self.tick()
+                query = parse_qs(urlsplit(url).query)
+                project = query.get("project", ["default"])[0]
+                everywhere = self.extensions is None or incus.EVERYWHERE in self.extensions
+                if project == "default":  # a look, not a part of one
+                    self.tick()
                 by_status: dict[str, list[Any]] = {}
                 for each in self.operations.values():
+                    if each["name"][0] != project and not everywhere:
+                        continue
                     by_status.setdefault(str(each["api"]["status_code"]), []).append(each["api"])
                 return 200, {"type": "sync", "metadata": by_status}
             if path == "/1.0/instances":
@@ -239,7 +248,7 @@ def test_refused_but_down(serve: Serve) -> None:
 @pytest.mark.parametrize("answer", [None, [], {}, {"type": "sync", "metadata": {"id": "x"}}, {"type": "async"}, 7])
 def test_a_malformed_answer_to_a_request(serve: Serve, answer: Any) -> None:
     daemon = Daemon({C1: "Running"}, answers={"/1.0/instances/c1/state": [answer]})
-    assert stop(serve(daemon), "c1") == {"c1": "not an answer of Incus"}
+    assert stop(serve(daemon), "c1") == {"c1": "not an answer of its API"}
 
 
 def test_an_operation_that_fails(serve: Serve) -> None:
@@ -410,3 +419,22 @@ def test_somebody_elses_start_is_waited_for(serve: Serve) -> None:
     daemon = Daemon({C1: "Stopped"})
     daemon.begin(C1, "Starting instance", ["Stopped"] * 3 + ["Running"])
     assert start(serve(daemon), C1) == {} and daemon.puts == []
+
+
+@pytest.mark.parametrize("extensions", [["projects"], ["projects", incus.EVERYWHERE], []])
+def test_a_daemon_that_lists_the_operations_of_one_project_only(serve: Serve, extensions: list[str]) -> None:
+    # LXD 5.0.2 of bookworm: an operation in another project that is not seen would be one that has ended too early.
+    names = [("default", "c1"), ("proj", "p1"), ("a b", "p2")]
+    slow = [["Running", "Running", "Running", "Stopped"]]
+    daemon = Daemon(dict.fromkeys(names, "Running"), plans={name: [*slow] for name in names}, extensions=extensions)
+    assert stop(serve(daemon), "c1", "proj_p1", "a b_p2") == {}
+    assert set(daemon.statuses.values()) == {"Stopped"}
+    asked = [path for path in daemon.paths if "/1.0/operations?recursion=1&project=" in path]
+    assert bool(asked) is (incus.EVERYWHERE not in extensions)
+    assert not asked or {path.rpartition("=")[2] for path in asked} == {"proj", "a%20b"}
+
+
+def test_nobody_is_asked_for_extensions_without_another_project(serve: Serve) -> None:
+    daemon = Daemon({("default", "c1"): "Running"}, extensions=[])
+    assert stop(serve(daemon), "c1") == {}
+    assert "GET /1.0" not in daemon.paths

@@ -10,25 +10,28 @@ import pytest
 from leftovers.daemons import incus
 from leftovers.host import Host
 from leftovers.model import Deadline, Record
-from leftovers.products import load
+from leftovers.products import Product, load
 
-PRODUCT = load("incus")
+
+@pytest.fixture(params=["incus", "lxd"])
+def product(request: pytest.FixtureRequest) -> Product:
+    return load(request.param)
 
 
 def instance(name: str, source: str = "api", type: str = "instance", **facts: object) -> Record:
     return Record(type, name, source, {"running": True, "ephemeral": False, **facts})
 
 
-def test_only_what_runs_and_can_be_started_again_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_runs_and_can_be_started_again_is_asked(product: Product, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Record] = []
 
     def stop(host: Host, instances: Sequence[Record], deadline: Deadline, socket: str) -> dict[str, str]:
         asked.extend(instances)
-        assert socket == "/var/lib/incus/unix.socket"
+        assert socket == f"/var/lib/{product.name}/unix.socket"
         return {"c1": "why"}
 
     monkeypatch.setattr(incus, "stop", stop)
-    assert PRODUCT.stop
+    assert product.stop
     records = [
         instance("c1"),
         instance("c1", "ledger"),
@@ -43,15 +46,15 @@ def test_only_what_runs_and_can_be_started_again_is_asked(monkeypatch: pytest.Mo
         instance("net", type="network"),
         Record("instance", "nothing", "api", {"running": True}),
     ]
-    assert PRODUCT.stop(Host(), records, Deadline(1)) == {"c1": "why"}
+    assert product.stop(Host(), records, Deadline(1)) == {"c1": "why"}
     assert [record.name for record in asked] == ["c1", "proj_p1"]
 
 
-def test_names_are_those_of_records(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_those_of_records(product: Product, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(host: Host, instances: Sequence[tuple[str, str]], deadline: Deadline, socket: str) -> Any:
         assert instances == [("default", "c1"), ("proj", "p1"), ("a_b", "p2")]
         return {"proj/p1": "why", "default/c1": "so"}
 
     monkeypatch.setattr(incus, "start", start)
-    assert PRODUCT.start
-    assert PRODUCT.start(Host(), ["c1", "proj_p1", "a_b_p2"], Deadline(1)) == {"proj_p1": "why", "c1": "so"}
+    assert product.start
+    assert product.start(Host(), ["c1", "proj_p1", "a_b_p2"], Deadline(1)) == {"proj_p1": "why", "c1": "so"}

@@ -1,8 +1,9 @@
-"""Whose is it? Incus' rules on recorded objects: what no kernel here will give us, and the traps by name
+"""Whose is it? Incus' and LXD's rules on recorded objects: what no kernel here will give us, and the traps by name
 (facts: incus-lxd-docker, sections 0 and 1). tests/kernel and tests/lab have what can be had for real."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,20 +12,47 @@ from leftovers.claims import Case, attribute
 from leftovers.model import Claim, Object, Presence, Record, Role
 from leftovers.products import load
 
-INCUS = load("incus")
 EXE = "/usr/libexec/incus/incusd"
+# The same host with LXD in Incus' place, and Incus in LXD's. What else differs has tests of its own.
+LXD = {
+    EXE: "/usr/bin/lxd",
+    "/usr/bin/lxd": EXE,
+    "/run/incus": "/var/log/lxd",
+    "group incus-admin": "user _lxd",
+    "guestapi": "devlxd",
+    "incus": "lxd",
+    "lxd": "incus",
+    "Incus": "LXD",
+    "LXD": "Incus",
+}
+INCUS_AGAIN = {other: word for word, other in LXD.items()}
+LXD["10:66:6a:"] = "00:16:3e:"  # LXD has no range of its own
+
+
+def translated(value: Any, words: dict[str, str]) -> Any:
+    """A value with these words in all its strings, the longest first and each once."""
+    if isinstance(value, str):
+        pattern = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+        return re.sub(pattern, lambda match: words[match[0]], value) if words else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(translated(each, words) for each in value)
+    if isinstance(value, dict):
+        return {key: translated(each, words) for key, each in value.items()}
+    return value
 
 
 class HostOf:
-    """A host made of literal objects."""
+    """A host made of literal objects, told of Incus; `product` may be LXD all the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, product: str = "incus") -> None:
+        self.product = load(product)
+        self.words, self.back = ({}, {}) if product == "incus" else (LXD, INCUS_AGAIN)
         self.listed: dict[str, list[Object]] = {}
         self.records: list[Record] = []
         self.mount("/", "8:1", "/", "ext4")
 
     def add(self, kind: str, key: str, identity: tuple[Any, ...], /, **facts: Any) -> Object:
-        obj = Object(kind, key, identity, facts)
+        obj = Object(kind, *translated((key, identity, facts), self.words))
         self.listed.setdefault(kind, []).append(obj)
         return obj
 
@@ -102,7 +130,12 @@ class HostOf:
         )
 
     def record(self, type: str, name: str, source: str = "api", /, **facts: Any) -> None:
+        name, facts = translated((name, facts), self.words)
         self.records.append(Record(type, name, source, facts))
+
+    def places(self) -> tuple[str, ...]:
+        found: tuple[str, ...] = translated(self.product.places(tuple(self.records)), self.back)
+        return found
 
     def instance(self, name: str, source: str = "api", running: bool = True, disks: Any = (), **nic: Any) -> None:
         known = {"device": "eth0", "nictype": "bridged", "network": "", "parent": "", "host_name": "", "hwaddr": ""}
@@ -112,8 +145,9 @@ class HostOf:
 
     def claims(self, elsewhere: dict[str, Claim] | None = None) -> dict[str, Claim]:
         listed = {kind: tuple(objects) for kind, objects in self.listed.items()}
-        case = Case("incus", Presence.ABSENT, listed, tuple(self.records), elsewhere or {})
-        return attribute(case, INCUS.rules)
+        case = Case(self.product.name, Presence.ABSENT, listed, tuple(self.records), elsewhere or {})
+        claims = attribute(case, self.product.rules)
+        return {translated(id, self.back): claim for id, claim in claims.items()}
 
     def proven(self) -> set[str]:
         """What would be removed if the package is gone."""
@@ -125,9 +159,19 @@ def been(host: HostOf) -> None:
     host.add("account", "group incus-admin", ("g",), type="group", name="incus-admin", line="incus-admin:x:989:")
 
 
+@pytest.fixture(params=["incus", "lxd"])
+def host(request: pytest.FixtureRequest) -> HostOf:
+    return HostOf(request.param)
+
+
 @pytest.fixture
-def host() -> HostOf:
-    return HostOf()
+def incus() -> HostOf:
+    return HostOf("incus")
+
+
+@pytest.fixture
+def lxd() -> HostOf:
+    return HostOf("lxd")
 
 
 # -- processes ------------------------------------------------------------------------------------------------------
@@ -232,9 +276,28 @@ def test_empty_cgroups_where_nobody_else_uses_liblxc(host: HostOf) -> None:
     for path in ("/lxc.pivot", "/lxc.payload.c1", "/lxc.monitor.web-1-1", "/lxc.payloads", "/lxc", "/admin.slice"):
         host.cgroup(path)
     host.cgroup("/lxc.payload.full", populated=True)
+    host.process(50, "/usr/bin/sleep", "[lxc monitor] /var/lib/lxc c1")  # an administrator's joke: it has no container
     assert host.proven() == set(), "nothing says that Incus has ever been here"
     been(host)
     assert host.proven() == {"cgroup:/lxc.pivot", "cgroup:/lxc.payload.c1", "cgroup:/lxc.monitor.web-1-1"}
+
+
+@pytest.mark.parametrize("cgroup", ["/lxc.monitor.web", "/user.slice/web.scope/lxc.monitor.web", "/lxc.monitor.web-1"])
+def test_empty_cgroups_beside_a_container_of_lxc_s_own(host: HostOf, cgroup: str) -> None:
+    been(host)
+    host.process(50, "/opt/lxc/sbin/lxc-start", "[lxc monitor] /var/lib/lxc web", cgroup=cgroup)
+    for path in ("/lxc.pivot", "/lxc.payload.old"):
+        host.cgroup(path)
+    assert host.proven() == set()
+    assert {claim.role for id, claim in host.claims().items() if id.startswith("cgroup:")} == {Role.ADMIN}
+
+
+def test_a_monitor_in_a_cgroup_of_systemd_s_is_known_by_its_container(host: HostOf) -> None:
+    been(host)
+    host.process(50, "/usr/local/bin/lxc-start", "[lxc monitor] /var/lib/lxc web", cgroup="/system.slice/lxc.service")
+    host.process(51, "/init", "init", ppid=50, nested=True, mntns=9, netns=9, cgroup="/system.slice/lxc.service")
+    host.cgroup("/lxc.pivot")
+    assert host.proven() == set()
 
 
 def test_a_number_at_the_end_may_be_of_the_name_or_of_a_clash(host: HostOf) -> None:
@@ -259,12 +322,12 @@ def test_trap_0_5_a_name_of_incus_shape_proves_nothing(host: HostOf) -> None:
     assert host.claims() == {}
 
 
-def test_trap_0_6_both_ends_back_in_the_host(host: HostOf) -> None:
-    host.link("veth11111111", peer="veth22222222", peer_netns=1, peer_address="10:66:6a:01:02:03")
-    host.link(
+def test_trap_0_6_both_ends_back_in_the_host(incus: HostOf) -> None:
+    incus.link("veth11111111", peer="veth22222222", peer_netns=1, peer_address="10:66:6a:01:02:03")
+    incus.link(
         "veth22222222", peer="veth11111111", peer_netns=1, peer_address="aa:aa:aa:aa:aa:aa", address="10:66:6a:01:02:03"
     )
-    assert host.proven() == {"link:veth11111111", "link:veth22222222"}
+    assert incus.proven() == {"link:veth11111111", "link:veth22222222"}
 
 
 def test_an_address_of_lxd_s_range_is_not_enough(host: HostOf) -> None:
@@ -322,15 +385,15 @@ def test_a_bridge_named_incusbr0_that_the_administrator_made(host: HostOf) -> No
 
 
 @pytest.mark.parametrize("source", ["database", "disk", "ledger"])
-def test_a_remembered_network_wants_two_marks_on_the_bridge(host: HostOf, source: str) -> None:
+def test_a_remembered_network_wants_two_marks_on_the_bridge(incus: HostOf, source: str) -> None:
     # LXD's lxdbr0 after lxd-to-incus, or an administrator's bridge with the address that a network once had.
-    host.record("network", "lan0", source, type="bridge", managed=True, config={"ipv4.address": "10.0.0.1/24"})
-    host.link("lan0", "bridge", address="00:16:3e:00:00:01", addresses=["10.0.0.1"])
-    host.record("network", "lan1", source, type="bridge", managed=True, config={"ipv4.address": "10.0.1.1/24"})
-    host.link("lan1", "bridge", address="10:66:6a:00:00:01", addresses=["10.0.1.1"])
-    host.record("network", "lan2", source, type="bridge", managed=True, config={"bridge.hwaddr": "52:54:00:00:00:02"})
-    host.link("lan2", "bridge", address="52:54:00:00:00:02")
-    assert host.proven() == {"link:lan1", "link:lan2"}
+    incus.record("network", "lan0", source, type="bridge", managed=True, config={"ipv4.address": "10.0.0.1/24"})
+    incus.link("lan0", "bridge", address="00:16:3e:00:00:01", addresses=["10.0.0.1"])
+    incus.record("network", "lan1", source, type="bridge", managed=True, config={"ipv4.address": "10.0.1.1/24"})
+    incus.link("lan1", "bridge", address="10:66:6a:00:00:01", addresses=["10.0.1.1"])
+    incus.record("network", "lan2", source, type="bridge", managed=True, config={"bridge.hwaddr": "52:54:00:00:00:02"})
+    incus.link("lan2", "bridge", address="52:54:00:00:00:02")
+    assert incus.proven() == {"link:lan1", "link:lan2"}
 
 
 def test_a_bridge_is_known_by_the_dnsmasq_that_serves_it(host: HostOf) -> None:
@@ -531,7 +594,7 @@ def test_mounts_where_incus_mounts_and_others(host: HostOf) -> None:
     host.mount("/var/lib/incus-backup/shmounts")
     host.mount("/srv/with space")
     claims = host.claims()
-    assert {claims[id].object.key.rpartition("/")[2] for id in host.proven()} == {
+    assert {translated(claims[id].object.key, host.back).rpartition("/")[2] for id in host.proven()} == {
         "shmounts",
         "guestapi",
         "disk.data.mnt",
@@ -595,7 +658,7 @@ def file(host: HostOf, path: str, type: str = "directory", **facts: Any) -> None
     )
 
 
-def test_directories_and_what_only_looks_like_them(host: HostOf) -> None:
+def test_directories_and_what_only_looks_like_them(incus: HostOf) -> None:
     for path in (
         "/var/lib/incus",
         "/var/log/incus",
@@ -604,13 +667,13 @@ def test_directories_and_what_only_looks_like_them(host: HostOf) -> None:
         "/var/lib/incus-backup",
         "/etc/dnsmasq.d",
     ):
-        file(host, path)
-    file(host, "/run/lxc", hollow=True)
-    assert host.proven() == {
+        file(incus, path)
+    file(incus, "/run/lxc", hollow=True)
+    assert incus.proven() == {
         f"file:{path}" for path in ("/var/lib/incus", "/var/log/incus", "/var/cache/incus", "/run/incus", "/run/lxc")
     }
-    file(host, "/usr/bin/lxc-start", "file")
-    assert "file:/run/lxc" not in host.proven(), "LXC uses it"
+    file(incus, "/usr/bin/lxc-start", "file")
+    assert "file:/run/lxc" not in incus.proven(), "LXC uses it"
 
 
 def test_a_directory_with_its_database_was_never_purged(host: HostOf) -> None:
@@ -624,7 +687,7 @@ def test_volumes_at_the_administrator_s_place(host: HostOf) -> None:
     host.record("pool", "written", "database", driver="dir", source="/srv/other", config={})
     host.record("pool", "default", driver="dir", source="/var/lib/incus/storage-pools/default", config={})
     host.instance("c1", disks=[{"device": "data", "source": "/srv/data", "path": "/mnt", "pool": ""}])
-    paths = INCUS.places(tuple(host.records))
+    paths = host.places()
     assert "/srv/pool/containers" in paths and "/srv/data" in paths
     assert not any(path.startswith("/var/lib/incus") for path in paths)
     for path in ("/srv/pool", "/srv/pool/containers", "/srv/data", "/srv/other", "/srv/other/images"):
@@ -639,7 +702,7 @@ def test_volumes_at_the_administrator_s_place(host: HostOf) -> None:
 @pytest.mark.parametrize("source", ["/", "/srv/../etc", "relative", "/var/lib/incus/x", "/dev/sdb", ""])
 def test_a_hostile_or_odd_source_points_nowhere(host: HostOf, source: str) -> None:
     host.record("pool", "p", "database", driver="dir", source=source, config={})
-    for path in INCUS.places(tuple(host.records)):
+    for path in host.places():
         file(host, path)
     assert host.proven() == set()
     assert not [claim for claim in host.claims().values() if claim.role is Role.EXTERNAL]

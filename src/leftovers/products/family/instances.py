@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from leftovers.evidence.incus_records import instance_parts
 from leftovers.host import Host
 from leftovers.model import Deadline, Record
-from leftovers.products.incus.names import DIRECTORY
-
-SOCKET = f"{DIRECTORY}/unix.socket"
+from leftovers.products.family.names import Names
 
 
-def stop(host: Host, records: Sequence[Record], deadline: Deadline) -> Mapping[str, str]:
-    """Product.stop: the running instances among `records`, but for the ephemeral ones. Incus deletes those when they
+def stop(names: Names, host: Host, records: Sequence[Record], deadline: Deadline) -> Mapping[str, str]:
+    """Product.stop: the running instances among `records`, but for the ephemeral ones. They are deleted when they
     stop (internal/server/instance/drivers/driver_lxc.go, onStop), and the removal may still fail.
 
     An instance is only asked if a record that says that it runs also says that it is not ephemeral.
@@ -29,13 +27,13 @@ def stop(host: Host, records: Sequence[Record], deadline: Deadline) -> Mapping[s
         and record.facts.get("ephemeral") is False
         and record.name not in ephemeral
     }
-    return incus.stop(host, list(persistent.values()), deadline, SOCKET)
+    return incus.stop(host, list(persistent.values()), deadline, names.socket)
 
 
-def start(host: Host, names: Sequence[str], deadline: Deadline) -> Mapping[str, str]:
+def start(names: Names, host: Host, instances: Sequence[str], deadline: Deadline) -> Mapping[str, str]:
     """Product.start: the names are those of records, "c1" or "proj_p1"."""
     from leftovers.daemons import incus
 
-    parts = {"/".join(instance_parts(name)): name for name in names}
-    causes = incus.start(host, [instance_parts(name) for name in names], deadline, SOCKET)
+    parts = {"/".join(instance_parts(name)): name for name in instances}
+    causes = incus.start(host, [instance_parts(name) for name in instances], deadline, names.socket)
     return {parts[key]: cause for key, cause in causes.items()}

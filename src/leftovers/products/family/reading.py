@@ -1,4 +1,4 @@
-"""What Incus has written down, from the best source that still answers, and what can be read from it."""
+"""What a member has written down, from the best source that still answers, and what can be read from it."""
 
 from __future__ import annotations
 
@@ -13,59 +13,59 @@ from leftovers.kinds.files import remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Object, Presence, Record
 from leftovers.mountinfo import below, host_path
-from leftovers.products.incus.names import DAEMONS, DIRECTORY, RUN
+from leftovers.products.family.names import Names
 
 
-def read_api(look: Look) -> tuple[list[Record], list[str]]:
+def read_api(names: Names, look: Look) -> tuple[list[Record], list[str]]:
     """Ask the daemon, if it lives: connecting to a socket that systemd holds for a dead one would start it."""
     from leftovers.daemons import incus
 
-    if not any(is_daemon(process) for process in look.objects("process")):
+    if not any(is_daemon(names, process) for process in look.objects("process")):
         return [], []
-    if not look.host.exists(f"{DIRECTORY}/unix.socket"):
+    if not look.host.exists(names.socket):
         return [], []  # deleted with its directory: the daemon lives, but nobody can ask it any more
-    return incus.read(look.host, f"{DIRECTORY}/unix.socket", 10.0)
+    return incus.read(look.host, names.socket, 10.0)
 
 
-def read_database(look: Look) -> tuple[list[Record], list[str]]:
+def read_database(names: Names, look: Look) -> tuple[list[Record], list[str]]:
     from leftovers.evidence import incus_database
 
-    return incus_database.read(look.host, f"{DIRECTORY}/database/global/db.bin")
+    return incus_database.read(look.host, f"{names.directory}/database/global/db.bin")
 
 
-def read_disk(look: Look) -> tuple[list[Record], list[str]]:
+def read_disk(names: Names, look: Look) -> tuple[list[Record], list[str]]:
     from leftovers.evidence import incus_backup, incus_directory
 
-    for mount in Case("incus", Presence.ABSENT, look.listed).mounts():
-        if below(mount.point, DIRECTORY) and remote({mount.point: {"fstype": mount.fstype}}, mount.point):
+    for mount in Case(names.name, Presence.ABSENT, look.listed).mounts():
+        if below(mount.point, names.directory) and remote({mount.point: {"fstype": mount.fstype}}, mount.point):
             # A server that is gone would hold us up for ever.
             return [], [f"{mount.point}: not read, it is a {mount.fstype} file system"]
-    records, faults = incus_directory.read(look.host, DIRECTORY, RUN)
-    more, more_faults = incus_backup.read(look.host, DIRECTORY)
+    records, faults = incus_directory.read(look.host, names.directory, names.run)
+    more, more_faults = incus_backup.read(look.host, names.directory)
     return records + more, faults + more_faults
 
 
-def read_kernel(look: Look) -> tuple[list[Record], list[str]]:
+def read_kernel(names: Names, look: Look) -> tuple[list[Record], list[str]]:
     """Where pools have their sources, as the kernel tells it: the bind mount of a directory elsewhere
     (storage/drivers/driver_dir.go, Mount), and the root file system of a running container. The inode goes with it,
     so that a path which somebody else has put there later is not taken for the source."""
-    case = Case("incus", Presence.ABSENT, look.listed)
+    case = Case(names.name, Presence.ABSENT, look.listed)
     sources: dict[str, str] = {}
     for mount in case.mounts():
         parent, _, name = mount.point.rpartition("/")
-        if parent == f"{DIRECTORY}/storage-pools":
-            source = host_path(case.mounts(), mount.majmin, mount.root, avoid=DIRECTORY)
+        if parent == f"{names.directory}/storage-pools":
+            source = host_path(case.mounts(), mount.majmin, mount.root, avoid=names.directory)
             if source:
                 sources[source] = name
     for process in case.objects("process"):
         parent_process = case.process(process.facts["ppid"])
-        # LXD's pools look the same inside: only the init of a monitor of ours tells.
-        if parent_process is None or parent_process.facts["nested"] or real_exe(parent_process) not in DAEMONS:
+        # All members' pools look the same inside: only the init of a monitor of ours tells.
+        if parent_process is None or parent_process.facts["nested"] or real_exe(parent_process) not in names.daemons:
             continue
         majmin, root = (process.facts.get("mount_root") or ["", ""])[:2]
         match = re.fullmatch(r"(/.+)/containers/[^/]+/rootfs", root)
-        source = host_path(case.mounts(), majmin, match[1], avoid=DIRECTORY) if match else None
-        if source and not below(source, DIRECTORY):
+        source = host_path(case.mounts(), majmin, match[1], avoid=names.directory) if match else None
+        if source and not below(source, names.directory):
             sources.setdefault(source, source)
     records = []
     for source, name in sources.items():
@@ -76,7 +76,7 @@ def read_kernel(look: Look) -> tuple[list[Record], list[str]]:
 
 
 def pool_inode(host: Host, source: str) -> int:
-    """The inode of a pool's source, if it looks like one: Incus makes all of these directories when it makes the
+    """The inode of a pool's source, if it looks like one: they make all of these directories when it makes the
     pool (older versions had no buckets), and an administrator's own directory would hardly have them. 0 if not."""
     try:
         names = set(os.listdir(host.path(source)))
@@ -86,41 +86,43 @@ def pool_inode(host: Host, source: str) -> int:
     return inode if len(names & set(VOLUMES)) >= len(VOLUMES) - 2 else 0
 
 
-def read_places(look: Look) -> tuple[list[Record], list[str]]:
-    """Where else Incus' directory is: behind a symlink, or where a daemon was told to have it (INCUS_DIR,
+def read_places(names: Names, look: Look) -> tuple[list[Record], list[str]]:
+    """Where else the directory is: behind a symlink, or where a daemon was told to have it (INCUS_DIR, LXD_DIR;
     internal/util/paths.go)."""
     places = {}
-    if os.path.islink(look.host.path(DIRECTORY)):
-        places[os.path.realpath(look.host.path(DIRECTORY))] = f"{DIRECTORY} is a symlink to it"
+    if os.path.islink(look.host.path(names.directory)):
+        places[os.path.realpath(look.host.path(names.directory))] = f"{names.directory} is a symlink to it"
     for process in look.objects("process"):
         argv = process.facts["argv"] or [""]
-        if not process.facts["nested"] and real_exe(process) in DAEMONS and not argv[0].startswith("["):
-            places.update(dict.fromkeys(told(look.host, process), f"INCUS_DIR of pid {process.key}"))
+        if not process.facts["nested"] and real_exe(process) in names.daemons and not argv[0].startswith("["):
+            places.update(dict.fromkeys(told(names, look.host, process), f"{names.variable} of pid {process.key}"))
     return [
-        Record("place", DIRECTORY, "kernel", {"path": path, "why": why})
+        Record("place", names.directory, "kernel", {"path": path, "why": why})
         for path, why in places.items()
-        if path != DIRECTORY and path.startswith("/") and ".." not in path.split("/") and path.strip("/")
+        if path != names.directory and path.startswith("/") and ".." not in path.split("/") and path.strip("/")
     ], []
 
 
-def told(host: Host, process: Object) -> list[str]:
-    """A process' INCUS_DIR, from its environment."""
+def told(names: Names, host: Host, process: Object) -> list[str]:
+    """Where a process was told to have the directory, in its environment."""
+    word = f"{names.variable}=".encode()
     try:
         environment = host.read_bytes(f"/proc/{process.key}/environ", 1 << 20).split(b"\0")
     except OSError:
         return []
-    return [os.fsdecode(entry[10:]).rstrip("/") for entry in environment if entry.startswith(b"INCUS_DIR=")]
+    return [os.fsdecode(entry[len(word) :]).rstrip("/") for entry in environment if entry.startswith(word)]
 
 
-def is_daemon(process: Object) -> bool:
-    """The main daemon: not one of its fork* helpers, and not a monitor, which is a fork of it with another title."""
+def is_daemon(names: Names, process: Object) -> bool:
+    """The main daemon: not one of its fork* helpers, and not a monitor, which is a fork of it with another title. LXD's
+    daemon is a command too (`lxd init`): who is the daemon has options and nothing else."""
     argv = process.facts["argv"]
     return (
         not process.facts["nested"]
-        and real_exe(process) in DAEMONS
+        and real_exe(process) in names.daemons
         and bool(argv)
         and argv[0].startswith("/")
-        and not (len(argv) > 1 and argv[1].startswith(("fork", "callhook")))
+        and all(argument.startswith("-") for argument in argv[1:2])
     )
 
 
@@ -141,7 +143,7 @@ def nics_by(case: Case, key: str, value: str) -> list[tuple[Record, dict[str, An
             table.setdefault(str(nic.get(key) or ""), []).append((record, nic))
         return table
 
-    table: dict[str, list[tuple[Record, dict[str, Any]]]] = case.cached(f"incus.nics.{key}", make)
+    table: dict[str, list[tuple[Record, dict[str, Any]]]] = case.cached(f"family.nics.{key}", make)
     return table.get(value, []) if value else []
 
 
@@ -154,7 +156,7 @@ def of_instance(case: Case, type: str, name: str) -> list[dict[str, Any]]:
             table.setdefault(record.name, []).extend(record.facts.get("nics", ()))
         return table
 
-    table: dict[str, list[dict[str, Any]]] = case.cached(f"incus.of.{type}", make)
+    table: dict[str, list[dict[str, Any]]] = case.cached(f"family.of.{type}", make)
     return table.get(name, []) if name else []
 
 
@@ -166,7 +168,7 @@ def lxc_nics(case: Case) -> Iterator[tuple[Record, dict[str, Any]]]:
 
 
 def made(case: Case, nic: dict[str, Any]) -> bool:
-    """Whether the link in a device's host_name is one that Incus made. Of a passed-through card (nictype=physical,
+    """Whether the link in a device's host_name is one that was made for it. Of a passed-through card (nictype=physical,
     sriov, or a network of such a type) that name is the administrator's own card's (seen on 6.0.4)."""
     networks = [record for record in case.records_of("network") if record.name == nic.get("network")]
     parents = {nic.get("parent")} | {record.facts.get("config", {}).get("parent") for record in networks}
@@ -184,18 +186,18 @@ def addresses(case: Case) -> set[str]:
     def make() -> set[str]:
         return {nic["hwaddr"].lower() for source in (nics, lxc_nics) for _, nic in source(case) if nic.get("hwaddr")}
 
-    found: set[str] = case.cached("incus.addresses", make)
+    found: set[str] = case.cached("family.addresses", make)
     return found
 
 
-def external_pools(records: tuple[Record, ...]) -> dict[str, tuple[Record, int]]:
+def external_pools(names: Names, records: tuple[Record, ...]) -> dict[str, tuple[Record, int]]:
     """Pools whose files lie where the administrator wanted them: source directory to its record and, where that was
     seen in the kernel, its inode (else 0)."""
     found: dict[str, tuple[Record, int]] = {}
     for record in records:
         source = record.facts.get("source", "") if record.type == "pool" else ""
         if record.type == "pool" and record.facts.get("driver") in ("dir", "btrfs") and source.startswith("/"):
-            elsewhere = not below(source, DIRECTORY) and not source.startswith("/dev/")
+            elsewhere = not below(source, names.directory) and not source.startswith("/dev/")
             if elsewhere and source.strip("/") and ".." not in source.split("/"):
                 inode = int(record.facts.get("inode", 0))
                 if inode or source.rstrip("/") not in found:
@@ -203,8 +205,8 @@ def external_pools(records: tuple[Record, ...]) -> dict[str, tuple[Record, int]]
     return found
 
 
-# What a pool's own directory holds; a dir pool is refused on a directory that is not empty, so these are Incus' by
-# birth (storage/drivers/driver_dir.go Create; drivers/volume.go, BaseDirectories).
+# What a pool's own directory holds; a dir pool is refused on a directory that is not empty, so these are the product's
+# by birth (storage/drivers/driver_dir.go Create; drivers/volume.go, BaseDirectories).
 VOLUMES = (
     "buckets",
     "containers",
@@ -217,9 +219,9 @@ VOLUMES = (
 )
 
 
-def places(records: tuple[Record, ...]) -> tuple[str, ...]:
+def places(names: Names, records: tuple[Record, ...]) -> tuple[str, ...]:
     paths = [str(record.facts["path"]) for record in records if record.type == "place"]
-    for source in external_pools(records):
+    for source in external_pools(names, records):
         paths += [source, *(f"{source}/{name}" for name in VOLUMES)]
     for record in records:
         for disk in record.facts.get("disks", ()) if record.type == "instance" else ():

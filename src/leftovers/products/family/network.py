@@ -1,29 +1,30 @@
-"""Which links are Incus' own, which are the administrator's, and which were only lent."""
+"""Which links are a member's own, which are the administrator's, and which were only lent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from leftovers.claims import Case, Finding, Rule
+from leftovers.claims import Case, Finding
 from leftovers.model import Evidence, Object, Record, Role
-from leftovers.products.incus.names import COMMENT, NETWORK_CHAIN, OUI, RUN, SHARED_OUI, TRANSIENT
-from leftovers.products.incus.processes import named_for, serves
-from leftovers.products.incus.reading import addresses, made, nics, nics_by, of_instance
+from leftovers.products.family.names import NETWORK_CHAIN, SHARED_OUI, Named, Names
+from leftovers.products.family.processes import named_for, serves
+from leftovers.products.family.reading import addresses, made, nics, nics_by, of_instance
 
 
-def bridge(obj: Object, case: Case) -> Finding | None:
-    """A managed network's bridge. Incus refuses to create one under a name that is taken (network/driver_bridge.go,
-    Create), so its own word is proof, and so is its server on it. A name that is only remembered is not: an
-    administrator, or LXD, may have made one of that name since. It wants more that only Incus gives."""
+def bridge(names: Names, obj: Object, case: Case) -> Finding | None:
+    """A managed network's bridge. The daemon refuses to create one under a name that is taken
+    (network/driver_bridge.go, Create), so its own word is proof, and so is its server on it. A name that is only
+    remembered is not: an administrator, or another member, may have made one of that name since, and lxd-to-incus
+    takes networks over as they are. It wants more that only this one gives."""
     if obj.facts["type"] != "bridge" or not obj.facts["host"]:
         return None
     name, mac = obj.key, obj.facts["address"].lower()
     reason = "a managed network's bridge"
     for process in case.proven("process"):
-        if serves(process) == name:
+        if serves(process)[1] == name:
             return Finding(reason, (Evidence("kernel", f"dnsmasq (pid {process.key}) serves it"),))
-    kernel = firewall_names(case, name)
+    kernel = firewall_names(names, case, name)
     remembered = [
         record
         for record in case.records_of("network")
@@ -32,19 +33,23 @@ def bridge(obj: Object, case: Case) -> Finding | None:
     named = [Evidence(record.source, f"network {name} is a managed bridge") for record in remembered]
     if any(record.source == "api" for record in remembered):
         return Finding(reason, tuple(named))
+    rival = rival_network(names, case, name)
+    if rival is not None:
+        other = "the network of another product of the family, by now"
+        return Finding(other, (*kernel[:1], *named[:1], rival), role=Role.ADMIN) if kernel or named else None
     shared = sorted(
         {address for record in remembered for address in addresses_of(record)} & set(obj.facts["addresses"])
     )
     own = mac in {hwaddr for record in remembered for hwaddr in hwaddrs_of(record)}
     marks = [Evidence("kernel", f"has its address {address}") for address in shared[:1]]
-    if mac.startswith(OUI) or own or (kernel and mac.startswith(SHARED_OUI)):
-        marks.append(Evidence("kernel", f"its hardware address {mac} is one that Incus gives"))
+    if mac.startswith(names.ouis) or own or (kernel and mac.startswith(SHARED_OUI)):
+        marks.append(Evidence("kernel", f"its hardware address {mac} is one that {names.title} gives"))
     if (kernel and marks) or own or (named and len(marks) == 2):
         return Finding(reason, (*kernel[:1], *named[:1], *marks))
     if not kernel and not named:
         return None
     return Finding(
-        "named like a network of Incus, but with too little of Incus' on it",
+        f"named like a network of {names.title}, but with too little of {names.possessive} on it",
         (*kernel[:1], *named[:1], Evidence("kernel", f"its hardware address is {mac}")),
         proven=False,
         role=Role.ADMIN,
@@ -52,15 +57,33 @@ def bridge(obj: Object, case: Case) -> Finding | None:
     )
 
 
-def firewall_names(case: Case, network: str) -> list[Evidence]:
-    """What Incus' own firewall rules, written since the boot, say of a network of that name."""
+def rival_network(names: Names, case: Case, network: str) -> Evidence | None:
+    """What says that a network of that name is another member's: its server, or its firewall."""
+    for process in case.objects("process"):
+        directory, served = serves(process)
+        if served == network and directory not in case.at(names.directory):
+            return Evidence("kernel", f"dnsmasq (pid {process.key}) serves {directory}/networks/{network}")
+    for table in case.objects("nft"):
+        if table.facts["name"] in names.rivals:
+            matches = (NETWORK_CHAIN.match(chain) for chain in table.facts["chains"])
+            if any(match and match["network"] == network for match in matches):
+                return Evidence("kernel", f"nft table {table.key} has chains for network {network}")
+    for rule in case.objects("xtables"):
+        comment = rule.facts.get("comment", "")
+        if comment in {f"generated for {title} network {network}" for title in names.rivals.values()}:
+            return Evidence("kernel", f"firewall rule {comment!r}")
+    return None
+
+
+def firewall_names(names: Names, case: Case, network: str) -> list[Evidence]:
+    """What the product's own firewall rules, written since the boot, say of a network of that name."""
     found = []
     for table in case.proven("nft"):
         matches = (NETWORK_CHAIN.match(chain) for chain in table.facts["chains"])
         if any(match and match["network"] == network for match in matches):
             found.append(Evidence("kernel", f"nft table {table.key} has chains for network {network}"))
     for rule in case.proven("xtables"):
-        match = COMMENT.match(rule.facts.get("comment", ""))
+        match = names.comment.match(rule.facts.get("comment", ""))
         if match and match[1] == "network" and match["of"] == network:
             found.append(Evidence("kernel", f"firewall rule {rule.facts['comment']!r}"))
             break
@@ -75,12 +98,12 @@ def addresses_of(network: Record) -> set[str]:
 
 
 def hwaddrs_of(network: Record) -> set[str]:
-    """The hardware addresses that a network's bridge was given, by a person or by Incus."""
+    """The hardware addresses that a network's bridge was given, by a person or by the daemon."""
     config = network.facts.get("config", {})
     return {str(value).lower() for key, value in config.items() if key.endswith("hwaddr") and value}
 
 
-def bridge_child(obj: Object, case: Case) -> Finding | None:
+def bridge_child(names: Names, obj: Object, case: Case) -> Finding | None:
     """Tunnels and the mtu holder of a managed bridge (network/driver_bridge.go, deleteChildren), not what its
     configuration names as somebody else's (bridge.external_interfaces)."""
     master = obj.facts["master"]
@@ -108,8 +131,8 @@ def external(case: Case, network: str) -> set[str]:
     return names
 
 
-def vlan(obj: Object, case: Case) -> Finding | None:
-    """A VLAN child that Incus created on the administrator's link: its own note says so
+def vlan(names: Names, obj: Object, case: Case) -> Finding | None:
+    """A VLAN child that the daemon created on the administrator's link: its own note says so
     (device/nic_physical.go: volatile.NAME.last_state.created; network_utils.go, GetHostDevice)."""
     if obj.facts["type"] != "vlan" or not obj.facts["host"]:
         return None
@@ -119,12 +142,12 @@ def vlan(obj: Object, case: Case) -> Finding | None:
             # Only the living daemon's note is of now: the same link may be the administrator's since.
             live = source == "api"
             role, advice = (Role.LIVE, "") if live else (Role.ADMIN, f"ip link delete {obj.key}")
-            return Finding("a VLAN link that Incus created", said, proven=live, role=role, advice=advice)
+            return Finding(f"a VLAN link that {names.title} created", said, proven=live, role=role, advice=advice)
     return None
 
 
 def vlan_notes(case: Case) -> Iterator[tuple[str, str, Any, Any, Any]]:
-    """Devices and networks that may have a VLAN link: whose, source, parent, VLAN id, whether Incus created it."""
+    """Devices and networks that may have a VLAN link: whose, source, parent, VLAN id, created or not."""
     for record, nic in nics(case):
         state = nic.get("last_state") or {}
         yield (
@@ -140,9 +163,9 @@ def vlan_notes(case: Case) -> Iterator[tuple[str, str, Any, Any, Any]]:
         yield f"network {record.name}", record.source, config.get("parent"), config.get("vlan"), created
 
 
-def veth(obj: Object, case: Case) -> Finding | None:
+def veth(names: Names, obj: Object, case: Case) -> Finding | None:
     """A veth of an instance. The end in the host has a name that says nothing; the other end has the address that
-    Incus gave the instance, and lives in the instance's network namespace or, after a messy stop, in the host
+    the instance was given, and lives in the instance's network namespace or, after a messy stop, in the host
     again (lxc/src/lxc/network.c, lxc_restore_phys_nics_to_netns)."""
     facts = obj.facts
     if facts["type"] != "veth" or not facts["host"] or not facts["peer"]:
@@ -155,13 +178,13 @@ def veth(obj: Object, case: Case) -> Finding | None:
         for record, nic in nics_by(case, "host_name", obj.key)
         if made(case, nic)
     ]
-    whose = "which Incus gave an instance" if given else "from the range that Incus gives addresses from"
+    whose = f"which {names.title} gave an instance" if given else f"from a range that {names.title} gives"
     address = Evidence("disk" if given else "kernel", f"its other end has the address {mac}, {whose}")
     pid = case.resident("netns", facts["peer_netns"])
     if pid is not None and not lent(case, f"{facts['peer_netns']}/{facts['peer']}"):
         inside = Evidence("kernel", f"its other end is in the network namespace of pid {pid}")
-        ours = TRANSIENT.match(obj.key) or named or case.is_proven("link", facts["master"])
-        if ours and (given or mac.startswith((OUI, SHARED_OUI))):
+        ours = names.transient.match(obj.key) or named or case.is_proven("link", facts["master"])
+        if ours and (given or mac.startswith((*names.ouis, SHARED_OUI))):
             return Finding(reason, (inside, address, *named))
         if named or case.is_proven("link", facts["master"]):
             return Finding(reason, (inside, Evidence("kernel", f"a port of {facts['master']}"), *named))
@@ -171,11 +194,13 @@ def veth(obj: Object, case: Case) -> Finding | None:
     if case.is_proven("link", facts["peer"]):
         return Finding(reason, (Evidence("kernel", f"the other end of {facts['peer']}"),))
     stranded = Evidence("kernel", f"both ends, {obj.key} and {facts['peer']}, are in the host, and no instance has one")
-    pair = TRANSIENT.match(facts["peer"]) and (TRANSIENT.match(obj.key) or named)
-    if pair and (given or mac.startswith(OUI)):
+    pair = names.transient.match(facts["peer"]) and (names.transient.match(obj.key) or named)
+    if pair and (given or mac.startswith(names.ouis)):
         return Finding(reason, (stranded, address, *named))
+    if pair and mac.startswith(SHARED_OUI) and case.is_proven("link", facts["master"]):
+        return Finding(reason, (stranded, address, Evidence("kernel", f"a port of {facts['master']}")))
     if named:
-        reason = "has a name that Incus gave to a device, but nothing else of it"
+        reason = f"has a name that {names.title} gave to a device, but nothing else of it"
         advice = f"ip link delete {obj.key}"
         return Finding(reason, tuple(named), proven=False, role=Role.ADMIN, advice=advice)
     return None
@@ -186,7 +211,7 @@ def lent(case: Case, key: str) -> bool:
     return claim is not None and claim.role is Role.LENT
 
 
-def running_nic(obj: Object, case: Case) -> Finding | None:
+def running_nic(names: Names, obj: Object, case: Case) -> Finding | None:
     """Any device on the host's side that the living daemon names for a running instance: veth, tap, macvlan."""
     if not obj.facts["host"] or obj.facts["type"] not in ("veth", "tun", "macvlan", "macvtap"):
         return None
@@ -197,19 +222,21 @@ def running_nic(obj: Object, case: Case) -> Finding | None:
     return None
 
 
-def stranded(obj: Object, case: Case) -> Finding | None:
+def stranded(names: Names, obj: Object, case: Case) -> Finding | None:
     """A macvlan or ipvlan of an instance that its monitor moved back into the host."""
     facts = obj.facts
-    if not facts["host"] or facts["type"] not in ("macvlan", "ipvlan") or not TRANSIENT.match(obj.key):
+    if not facts["host"] or facts["type"] not in ("macvlan", "ipvlan") or not names.transient.match(obj.key):
         return None
     mac = facts["address"].lower()
-    if mac not in addresses(case) and not mac.startswith(OUI):
+    if mac not in addresses(case) and not mac.startswith(names.ouis):
         return None
-    said = (Evidence("kernel", f"a {facts['type']} with a device's name and the address {mac}, which Incus gave"),)
+    said = (
+        Evidence("kernel", f"a {facts['type']} with a device's name and the address {mac}, which {names.title} gave"),
+    )
     return Finding("an instance's network device", said)
 
 
-def tap(obj: Object, case: Case) -> Finding | None:
+def tap(names: Names, obj: Object, case: Case) -> Finding | None:
     """A tap that a proven process holds open: a virtual machine's."""
     holder = obj.facts.get("holder", 0)
     if obj.facts["type"] != "tun" or not holder or not case.is_proven("process", str(holder)):
@@ -217,7 +244,7 @@ def tap(obj: Object, case: Case) -> Finding | None:
     return Finding("a virtual machine's network device", (Evidence("kernel", f"held open by pid {holder}"),))
 
 
-def lent_link(obj: Object, case: Case) -> Finding | None:
+def lent_link(names: Names, obj: Object, case: Case) -> Finding | None:
     """A link of the administrator's that was given to a container (nictype=physical): it goes home before the
     container's namespace ends. A virtual one would be destroyed with it."""
     facts = obj.facts
@@ -227,33 +254,34 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
     if pid is None:
         return None
     instance = instance_of(case, pid)
-    home = ""
-    given = ""
+    home = given = ""
     for nic in of_instance(case, "lxc.conf", instance):
         if nic.get("name") == facts["name"]:
             home, given = nic.get("link", ""), (nic.get("hwaddr") or "").lower()
     state: dict[str, Any] = {}
     for nic in of_instance(case, "instance", instance):
-        if nic.get("nictype") == "physical" and is_home(nic, home):
+        if nic.get("nictype") == "physical" and is_home(names, nic, home):
             state = nic.get("last_state") or {}
     if home and state.get("created") == "true":
-        return None  # a VLAN link that Incus made for this: it goes with the namespace
+        return None  # a VLAN link that was made for this: it goes with the namespace
     mac = facts["address"].lower()
-    incus_gave = mac == given or mac in addresses(case) or mac.startswith((OUI, SHARED_OUI))
+    own = mac == given or mac in addresses(case) or mac.startswith((*names.ouis, SHARED_OUI))
     if facts["type"]:
         came = from_host(obj, case)
-        if incus_gave and (came is None or made_peer(came, case)):
+        if own and (came is None or made_peer(names, came, case)):
             return None
         if not home and (came is None or case.is_proven("link", came.facts["master"])):
             return None
-    if facts["type"] and (TRANSIENT.match(home) or incus_gave):
+    if facts["type"] and (names.transient.match(home) or own):
         # A container may rename its links: this one is not the one that the file means.
-        home = the_only_one(obj, case, instance)
+        home = the_only_one(names, obj, case, instance)
     said = [Evidence("kernel", f"{facts['type'] or 'hardware'} in the network namespace of pid {pid}")]
     if home:
-        said.append(Evidence("disk", f"{RUN}/{instance}/lxc.conf: was {home} on the host"))
+        said.append(Evidence("disk", f"{names.run}/{instance}/lxc.conf: was {home} on the host"))
     elif facts["type"]:
-        said.append(Evidence("kernel", f"{facts['peer']} in the host belongs to it, and its address is not Incus'"))
+        said.append(
+            Evidence("kernel", f"{facts['peer']} in the host belongs to it, and its address is not {names.possessive}")
+        )
     back = {
         "home_name": home,
         "home_mtu": int(state["mtu"]) if str(state.get("mtu", "")).isdigit() else 0,
@@ -262,17 +290,17 @@ def lent_link(obj: Object, case: Case) -> Finding | None:
     return Finding("a link of the host's that a container was given", tuple(said), role=Role.LENT, facts=back)
 
 
-def the_only_one(obj: Object, case: Case, instance: str) -> str:
+def the_only_one(names: Names, obj: Object, case: Case, instance: str) -> str:
     """The name of the one card that an instance was given, if this is the one link in there that came from the host
-    and is not of Incus' making; else "", since a wrong name is worse than none."""
+    and was not made for it; else "", since a wrong name is worse than none."""
     cards = {nic.get("link", "") for nic in of_instance(case, "lxc.conf", instance)}
-    cards = {link for link in cards if link and not TRANSIENT.match(link)}
+    cards = {link for link in cards if link and not names.transient.match(link)}
     others = [
         link
         for link in case.objects("link")
         if link.facts["netns"] == obj.facts["netns"]
         and (came := from_host(link, case)) is not None
-        and not made_peer(came, case)
+        and not made_peer(names, came, case)
     ]
     return cards.pop() if len(cards) == 1 and [link.id for link in others] == [obj.id] else ""
 
@@ -281,34 +309,34 @@ def from_host(obj: Object, case: Case) -> Object | None:
     """The link of the host that a virtual link in a container belongs to: its other end, or the one below it. A
     container cannot arrange that by itself; what it made itself belongs to nothing in the host."""
     host_links: dict[str, Object] = case.cached(
-        "incus.host_links", lambda: {link.key: link for link in case.objects("link") if link.facts["host"]}
+        "family.host_links", lambda: {link.key: link for link in case.objects("link") if link.facts["host"]}
     )
     peer = host_links.get(obj.facts["peer"])
     return peer if peer is not None and obj.facts["peer_netns"] == peer.facts["netns"] else None
 
 
-def made_peer(link: Object, case: Case) -> bool:
-    """Whether a link of the host may be the end that Incus made for a device, by name or by the bridge it is on."""
+def made_peer(names: Names, link: Object, case: Case) -> bool:
+    """Whether a link of the host may be the end that was made for a device, by name or by the bridge it is on."""
     named = any(made(case, nic) for _, nic in nics_by(case, "host_name", link.key))
     on_ours = case.is_proven("link", link.facts["master"]) or link.facts["type"] in ("bridge", "")
-    return bool(TRANSIENT.match(link.key)) or named or on_ours or bool(nics_by(case, "parent", link.key))
+    return bool(names.transient.match(link.key)) or named or on_ours or bool(nics_by(case, "parent", link.key))
 
 
-def is_home(nic: dict[str, Any], home: str) -> bool:
+def is_home(names: Names, nic: dict[str, Any], home: str) -> bool:
     """Whether a device's parent, or the VLAN link on it, has this name (network_utils.go, GetHostDevice)."""
     parent, number = nic.get("parent", ""), nic.get("vlan", "")
-    return home in (parent, f"{parent}.{number}", f"incus-vlan-{number}")
+    return home in (parent, f"{parent}.{number}", f"{names.name}-vlan-{number}")
 
 
 def instance_of(case: Case, pid: str) -> str:
     """The instance that a container's process belongs to, by its cgroup; "" if liblxc's configuration knows none."""
     process = case.process(int(pid))
     top = "/" + process.facts["cgroup"].strip("/").partition("/")[0] if process else ""
-    known: set[str] = case.cached("incus.configured", lambda: {record.name for record in case.records_of("lxc.conf")})
+    known: set[str] = case.cached("family.configured", lambda: {record.name for record in case.records_of("lxc.conf")})
     return next((name for name in named_for(top) if name in known), "")
 
 
-def parent(obj: Object, case: Case) -> Finding | None:
+def parent(names: Names, obj: Object, case: Case) -> Finding | None:
     """The administrator's bridge or network card that instances or networks are connected to."""
     if not obj.facts["host"]:
         return None
@@ -323,8 +351,8 @@ def parent(obj: Object, case: Case) -> Finding | None:
     return None
 
 
-def foreign_port(obj: Object, case: Case) -> Finding | None:
-    """A port of a managed bridge that Incus did not make: it loses its bridge and stays."""
+def foreign_port(names: Names, obj: Object, case: Case) -> Finding | None:
+    """A port of a managed bridge that the daemon did not make: it loses its bridge and stays."""
     master = obj.facts["master"]
     if not obj.facts["host"] or not master or not case.is_proven("link", master):
         return None
@@ -334,7 +362,7 @@ def foreign_port(obj: Object, case: Case) -> Finding | None:
     return Finding("the administrator's, a port of a managed bridge", tuple(said), role=Role.ADMIN)
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[Named, ...] = (
     lent_link,
     bridge,
     bridge_child,

@@ -1,0 +1,92 @@
+"""Incus and LXD: a fork and its ancestor, whose leftovers have the same shapes under other names.
+
+Sources, read in lxc/incus (stable-6.0, main), in canonical/lxd (5.0) and in Debian's packages of both; each rule names
+its own. `product` makes a member's description from its Names and from what else is different.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from leftovers import claims
+from leftovers.model import Role
+from leftovers.products.family import files, firewall, instances, network, processes, reading
+from leftovers.products.family.names import HELPERS, MONITOR, MOUNTED, PAYLOAD, QEMU, Names, rules
+from leftovers.products.product import Directory, Product
+
+__all__ = ["Names", "product"]
+
+
+def product(names: Names, **different: Any) -> Product:
+    """The description of a member. `different` has what Names has no word for: packages, accounts, successors ..."""
+    directory, container = names.directory, "a container's process"
+    return Product(
+        name=names.name,
+        title=names.title,
+        daemons=names.daemons,
+        units=names.units,
+        directories=(
+            *files.directories(names),
+            Directory("/run/lxc", Role.LIVE, "liblxc (lxc/src/lxc/lxclock.c)"),
+            Directory("/etc/dnsmasq.d", Role.SYSTEM, f"{names.package}'s postinst"),
+            *(Directory(path, Role.ADMIN, "another product of liblxc") for path in names.others),
+        ),
+        readers=tuple(
+            partial(reader, names)
+            for reader in (
+                reading.read_api,
+                reading.read_database,
+                reading.read_disk,
+                reading.read_kernel,
+                reading.read_places,
+            )
+        ),
+        places=partial(reading.places, names),
+        instance_processes=("a container's init", "a virtual machine"),
+        companions=("lxcfs",),
+        stop=partial(instances.stop, names),
+        start=partial(instances.start, names),
+        rules={
+            "unit": (claims.declared_unit(*names.units),),
+            "process": (
+                *rules(names, processes.monitor),
+                claims.runs(*names.daemons, *names.helpers, reason=f"{names.possessive} daemon or a helper of it"),
+                claims.child_of("a container's init", rank=1),
+                claims.in_cgroup(container, rank=1),
+                claims.rooted_below(directory, "/storage-pools", container, rank=1),
+                # device/disk.go and driver_lxc.go: what all have mounted, and the instance's part of shmounts.
+                claims.given(*names.points, reason=container, rank=1),
+                claims.shares_mounts(container, rank=1),
+                *rules(names, processes.dnsmasq),
+                # driver_qemu.go; device/disk.go, tpm.go; OCI and per-instance lxcfs in Incus 7.x.
+                claims.runs_with(("-readconfig", "-pidfile"), (names.run,), *QEMU, reason="a virtual machine", rank=1),
+                claims.runs_with(
+                    ("--shared-dir", "--socket-path", "--ctrl", "--tpmstate", "-p", "--pidfile"),
+                    (f"{directory}/devices", f"{directory}/virtual-machines", names.run),
+                    *HELPERS,
+                    reason="a helper of an instance",
+                    rank=3,
+                ),
+                claims.in_unit(f"started by one of {names.possessive} units", rank=3),
+                *rules(names, processes.tied_process),
+            ),
+            "cgroup": (
+                claims.holds_proven(PAYLOAD, "a container's cgroup"),
+                claims.holds_proven(MONITOR, "the cgroup of a container's monitor"),
+                *rules(names, processes.empty_cgroup),
+            ),
+            "netns": (claims.netns_of_processes("a container's network namespace"),),
+            "mount": (claims.mounted_at(directory, *MOUNTED, reason=f"a mount of {names.title}"),),
+            "nft": rules(names, firewall.nft_table),
+            "xtables": rules(names, firewall.xtables_rule),
+            "link": rules(names, *network.RULES),
+            "loop": (claims.backed_below(directory, "/disks", "the device of a storage pool"),),
+            "pool": (claims.pool_on_loops(f"{directory}/disks", "a storage pool"),),
+            "apparmor": rules(names, firewall.apparmor),
+            "file": rules(names, *files.RULES),
+            "account": (claims.reported(f"made by {names.possessive} package"),),
+            "sysctl": (claims.reported(f"{names.title} sets it; what stood before is not known"),),
+        },
+        **different,
+    )

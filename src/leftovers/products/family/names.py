@@ -1,0 +1,111 @@
+"""What tells one member of the family from another: where its things are and what they are called.
+
+Incus is a fork of LXD, and both run their containers with liblxc: what they leave has the same shapes. Rules and
+readers of the family take one of these descriptions first (`rules` binds it), and rest on nothing that two members
+share: the names of links and cgroups and the old range of hardware addresses are the same for all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from leftovers.claims import Case, Finding, Rule
+from leftovers.model import Object
+
+# What each member calls its firewall tables, and itself in the comments of firewall rules.
+FAMILY = {"incus": "Incus", "lxd": "LXD"}
+# The range of LXC, LXD, Xen and of Incus before 6.0.1: it only counts beside other proof.
+SHARED_OUI = "00:16:3e:"
+CHAIN = re.compile(r"(fwd|in|out|pstrt|prert|acl|aclin|aclout|aclfwd|fwdprert|fwdout|fwdpstrt|egress\.netprio)\..+\Z")
+NETWORK_CHAIN = re.compile(r"(fwd|in|out|pstrt)\.(?P<network>.+)\Z")
+# lxc/src/lxc/cgroups/cgroup.h; a number follows when the name was taken, and "-1" may also be of the name itself.
+PAYLOAD = r"/lxc\.payload\.[^/]+\Z"
+MONITOR = r"/lxc\.monitor\.[^/]+\Z"
+CLASH = re.compile(r"-[0-9]{1,3}\Z")
+QEMU = tuple(f"qemu-system-{arch}" for arch in ("x86_64", "aarch64", "arm", "ppc64", "riscv64", "s390x"))
+HELPERS = ("virtiofsd", "swtpm", "lxcfs")
+# What a network's own tables and sets are called (drivers_nftables_templates.go); a name always follows the dot.
+SETS = re.compile(r"bridges\Z|.+_(ipv4|ipv6|eth)\Z")
+# Where they mount in their directory (internal/server/sys/fs.go, storage/drivers, device/disk.go).
+MOUNTED = ("shmounts", "guestapi", "devlxd", "devices", "storage-pools", "containers", "virtual-machines")
+# What they make in their directory (internal/server/sys/fs.go; LXD 5.0 lxd/sys/fs.go).
+LAYOUT = frozenset(
+    (
+        *("backups", "containers", "containers-snapshots", "database", "devices", "disks", "guestapi", "devlxd"),
+        *("images", "logs", "networks", "security", "shmounts", "snapshots", "storage-pools", "virtual-machines"),
+        *("virtual-machines-snapshots", "server.crt", "server.key", "server.ca", "cluster.crt", "cluster.key"),
+        *("unix.socket", "unix.socket.user", "seccomp.socket"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Names:
+    """
+    name, title   as Product has them; the name is also in chains, tables and profiles, the title in comments
+    directory     where its data is
+    run           where each running instance has a directory with its lxc.conf or qemu.conf
+    own           its directories besides those, with what Directory wants to know: path, whether a purge deletes it
+                  (else it ends with the daemon), and whose word that is
+    daemons       the daemon's file, in all layouts
+    helpers       the files of its other daemons
+    units         its systemd units
+    variable      the environment's word for its directory
+    points        where its containers have what the daemon mounts into all of them, and their part of shmounts
+    ouis          ranges of hardware addresses that nobody else gives out
+    host_names    the prefix of links named for their address (instances.nic.host_name=mac)
+    accounts      what its package adds and nothing else does: it outlives a purge, and tells that it has been here
+    others        files of other products of liblxc
+    package       the package of whose maintainer scripts its rules speak
+    """
+
+    name: str
+    title: str
+    directory: str
+    run: str
+    own: tuple[tuple[str, bool, str], ...]
+    daemons: tuple[str, ...]
+    helpers: tuple[str, ...]
+    units: tuple[str, ...]
+    variable: str
+    points: tuple[str, ...]
+    ouis: tuple[str, ...]
+    host_names: str
+    accounts: tuple[str, ...]
+    others: tuple[str, ...]
+    package: str
+
+    @cached_property
+    def possessive(self) -> str:
+        return f"{self.title}'" if self.title.endswith("s") else f"{self.title}'s"
+
+    @cached_property
+    def socket(self) -> str:
+        return f"{self.directory}/unix.socket"
+
+    @cached_property
+    def transient(self) -> re.Pattern[str]:
+        """Names of links that say nothing (internal/server/network/network_utils.go, RandomDevName and MACDevName)."""
+        return re.compile(rf"(veth|tap|mac)[0-9a-f]{{8}}\Z|({self.host_names}|ipvl)[0-9a-f]{{10}}\Z")
+
+    @cached_property
+    def comment(self) -> re.Pattern[str]:
+        """The comments of its xtables rules."""
+        kinds = "network|network-forward|network-load-balancer|container|instance"
+        return re.compile(rf"generated for {self.title} ({kinds}) (?P<of>.+)")
+
+    @cached_property
+    def rivals(self) -> dict[str, str]:
+        """FAMILY without this one."""
+        return {table: title for table, title in FAMILY.items() if table != self.name}
+
+
+Named = Callable[[Names, Object, Case], Finding | None]
+
+
+def rules(names: Names, *functions: Named) -> tuple[Rule, ...]:
+    """Rules of the family as those of one member."""
+    return tuple(partial(function, names) for function in functions)
