@@ -47,6 +47,7 @@ def bring_home(m: Machine) -> None:
     m.run("ip link set \"$(ip -o link | sed -n 's/^[0-9]*: \\(back[0-9]*\\)@vethphys1:.*/\\1/p')\" name vethphys0")
 
 
+@pytest.mark.full
 @on_debian
 def test_purged_without_us(machine: Machine, arrive: Arrive) -> None:
     before = lived(machine)
@@ -70,6 +71,7 @@ def test_purged_without_us(machine: Machine, arrive: Arrive) -> None:
     leftovers(machine, "verify")
 
 
+@pytest.mark.full
 @on_trixie
 def test_recorded_before(machine: Machine, arrive: Arrive) -> None:
     arrive(machine)
@@ -109,6 +111,7 @@ def test_purged_with_the_hooks(machine: Machine, arrive: Arrive, command: str) -
     leftovers(machine, "verify")
 
 
+@pytest.mark.full
 @on_trixie
 def test_refused_while_installed(machine: Machine, arrive: Arrive) -> None:
     lived(machine)
@@ -174,7 +177,7 @@ LXD = Side("lxd", "LXD", "lxc", ("lxd", "lxd-client"), "10.66.0")
 
 
 @pytest.mark.parametrize("machine", [{"recipe": RECIPES["incus+lxd-trixie"]}], indirect=True, ids=["trixie"])
-@pytest.mark.parametrize("hooks", [True, False], ids=["hooks", "without-us"])
+@pytest.mark.parametrize("hooks", [True, pytest.param(False, marks=pytest.mark.full)], ids=["hooks", "without-us"])
 @pytest.mark.parametrize(("going", "staying"), [(INCUS, LXD), (LXD, INCUS)], ids=["incus-goes", "lxd-goes"])
 def test_beside_each_other(machine: Machine, arrive: Arrive, going: Side, staying: Side, hooks: bool) -> None:
     """One is purged, then the other. What the first leaves to the second is whole, and works."""
