@@ -610,7 +610,11 @@ def test_locked(site: Site) -> None:
 # -- a removal that does not come to pass: when the stop had begun --------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["dpkg -P incus-base", "apt-get -y -q purge incus-base"], ids=["dpkg", "apt"])
+@pytest.mark.parametrize(
+    "command",
+    ["dpkg -P incus-base", pytest.param("apt-get -y -q purge incus-base", marks=pytest.mark.full)],
+    ids=["dpkg", "apt"],
+)
 def test_its_own_prerm_fails(site: Site, command: str) -> None:
     earlier, lives = skeleton(site), site.lives()
     with failing_prerm(site):
@@ -633,7 +637,11 @@ def test_its_own_prerm_stops_the_daemon_and_fails(site: Site) -> None:
     again(site, earlier, lives, done.out, daemon=False)
 
 
-@pytest.mark.parametrize("command", ["dpkg -P incus-base", "apt-get -y purge incus-base"], ids=["dpkg", "apt"])
+@pytest.mark.parametrize(
+    "command",
+    ["dpkg -P incus-base", pytest.param("apt-get -y purge incus-base", marks=pytest.mark.full)],
+    ids=["dpkg", "apt"],
+)
 def test_interrupted(site: Site, command: str) -> None:
     """Ctrl-C while we ask instances to shut down. apt does not care for it, and goes on: there the prerm fails, too."""
     earlier, lives = skeleton(site), site.lives()
