@@ -91,7 +91,7 @@ def carry_out(
             # Something was removed already: this is a fault of the run, and what is left is told.
             todo = replace(todo, faults=(*todo.faults, str(fault)))
             break
-    finish(ledger, memory, todo, plan(seen, names, data=True, force=run.force))
+    finish(ledger, products, memory, todo, plan(seen, names, data=True, force=run.force))
     return Report(tuple(outcomes.values()), todo, seen)
 
 
@@ -117,16 +117,21 @@ def write_down(ledger: Ledger, products: Sequence[Product], seen: Survey, run: R
     return memory
 
 
-def finish(ledger: Ledger, memory: Mapping[str, Memory], after: Plan, possible: Plan) -> None:
+def finish(
+    ledger: Ledger, products: Sequence[Product], memory: Mapping[str, Memory], after: Plan, possible: Plan
+) -> None:
     """The run has come to its end. What is left keeps its evidence, and so does what could still be asked for
-    (`possible`: volumes that go with --data); where there is nothing, old names could only mislead a later look."""
-    for name, held in memory.items():
-        left = [action for action in after.left() if action.product == name]
-        ledger.log(name, "end", left=[action.id for action in left])
+    (`possible`: volumes that go with --data); where there is nothing, old names could only mislead a later look. What
+    other machines have stays known: nothing on this one will tell it again."""
+    for product in products:
+        held = memory[product.name]
+        left = [action for action in after.left() if action.product == product.name]
+        ledger.log(product.name, "end", left=[action.id for action in left])
         try:
-            if left or any(action.product == name for action in possible.doing()):
+            if left or any(action.product == product.name for action in possible.doing()):
                 ledger.write(replace(held, run=None))
             else:
-                ledger.write(Memory(name, held.boot_id, now(), held.presence, been=held.been))
+                known = tuple(record for record in held.records if product.elsewhere((record,)))
+                ledger.write(Memory(product.name, held.boot_id, now(), held.presence, records=known, been=held.been))
         except Fault:
             pass  # the disk filled up meanwhile: the run stays open, and a resume finds nothing to do

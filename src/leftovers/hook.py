@@ -98,7 +98,8 @@ def at_stake(scene: Scene, name: str, mode: str) -> str:
     parts = f"{amount(view.running, 'running instance')} and {amount(view.networks, 'network')} of {title}"
     if mode != "report":
         kept = f"; kept: {report.places(view.kept)}" if view.kept else ""
-        return f"this ends {parts}{kept}" if load(name).instance_processes else ""
+        there = "".join(f"; {report.printable(each)}" for each in view.elsewhere[:2])
+        return f"this ends {parts}{kept}{there}" if load(name).instance_processes else ""
     return f"removed, not purged: {parts} go on without it" if view.running or view.networks else ""
 
 

@@ -128,6 +128,7 @@ class Scope:
     directories: tuple[str, ...] = ()  # absolute paths of directories, sockets, symlinks
     accounts: tuple[str, ...] = ()  # users and groups
     sysctls: tuple[str, ...] = ()  # dotted names
+    elsewhere: tuple[str, ...] = ()  # what their records say of other machines
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,12 +53,14 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a purge would end: running instances, networks, and what would be kept, by name."""
+    """What a purge would end: running instances, networks, and what would be kept, by name; and what other machines
+    have of it."""
 
     running: int
     networks: int
     kept: tuple[str, ...]
     plan: Plan
+    elsewhere: tuple[str, ...] = ()
 
 
 def stands(host: Host, product: Product) -> bool:
@@ -83,7 +85,10 @@ def forecast(product: Product, seen: Survey, *, purge: bool = True) -> Forecast:
     own = {directory.path for directory in product.directories if directory.role is Role.DATA}
     data = [action.object.key for action in after.keeping() if action.advice.endswith("--data")]
     kept = tuple(path for path in data if path not in own)
-    return Forecast(running, len(networks), kept, after)
+    elsewhere = tuple(
+        f"{action.object.key}: {action.reason}" for action in after.keeping() if action.object.kind == "elsewhere"
+    )
+    return Forecast(running, len(networks), kept, after, elsewhere)
 
 
 def at_stake(scene: Scene, name: str) -> Forecast:

@@ -149,7 +149,11 @@ def removal_line(
     if data:
         paths = places([action.object.key for action in data])
         text += f"; kept: {paths} ({data[0].reason.partition(':')[0]}; they go with: leftovers clean {name} --data)"
-    others = len(kept) - len(data)
+    remote = [action for action in kept if action.object.kind == "elsewhere"]
+    for action in remote[:2]:
+        advice = f" ({printable(action.advice)})" if action.advice else ""
+        text += f"; {label(action.object)}: {printable(action.reason)}{advice}"
+    others = len(kept) - len(data) - len(remote[:2])
     if others:
         text += f"; {others} more stay{'s' if others == 1 else ''} on purpose (leftovers scan {name})"
     if left:

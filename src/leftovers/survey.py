@@ -113,6 +113,7 @@ def ask(
         + tuple(path for product in products for path in product.places(records[product.name])),
         accounts=tuple(account for product in products for account in product.accounts),
         sysctls=tuple(sysctl for product in products for sysctl in product.sysctls),
+        elsewhere=tuple(text for product in products for text in product.elsewhere(records[product.name])),
     )
     return records, scope, faults
 

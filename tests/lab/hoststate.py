@@ -531,6 +531,29 @@ def read_apparmor(reader: Reader) -> None:
             reader.add("apparmor", f"namespace {name}")
 
 
+# What two snapshots can compare of Open vSwitch and OVN; every other column is a counter, a reference or a state.
+SWITCHES = (
+    ("ovs", "/run/openvswitch/db.sock", {"Bridge": "name datapath_type", "Interface": "name type external_ids"}),
+    ("ovs", "/run/openvswitch/db.sock", {"Port": "name", "Open_vSwitch": "external_ids"}),
+    ("ovn", "/run/ovn/ovnnb_db.sock", {"Logical_Switch": "name", "Logical_Router": "name", "Port_Group": "name"}),
+    ("ovn", "/run/ovn/ovnnb_db.sock", {"Logical_Switch_Port": "name", "Logical_Router_Port": "name"}),
+    ("ovn", "/run/ovn/ovnnb_db.sock", {"HA_Chassis_Group": "name", "Load_Balancer": "name", "Address_Set": "name"}),
+    ("ovn", "/run/ovn/ovnnb_db.sock", {"DHCP_Options": "cidr", "DNS": "records", "NAT": "logical_ip"}),
+)
+
+
+def read_switches(reader: Reader) -> None:
+    for kind, path, tables in SWITCHES:
+        if not os.path.exists(path):
+            continue
+        database = {"ovs": "Open_vSwitch", "ovn": "OVN_Northbound"}[kind]
+        for table, columns in tables.items():
+            argv = ("ovsdb-client", "--format=json", "dump", f"unix:{path}", database, table, *columns.split())
+            for row in (reader.json(*argv) or {}).get("data", []):
+                known = re.sub(r'\["ovn-installed(-ts)?", "[^"]*"\](, )?', "", json.dumps(row))
+                reader.add(kind, f"{table} {known}")
+
+
 def read_modules(reader: Reader) -> None:
     for line in slurp_or("/proc/modules", "").splitlines():
         reader.add("module", line.split()[0])
@@ -549,6 +572,7 @@ def snapshot() -> dict[str, Any]:
     read_accounts(reader)
     read_sysctls(reader)
     read_apparmor(reader)
+    read_switches(reader)
     read_modules(reader)
     return {"format": 1, "state": reader.state, "unreadable": sorted(set(reader.unreadable))}
 

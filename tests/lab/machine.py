@@ -112,6 +112,12 @@ RECIPES = {
         Recipe("lxd-trixie", "trixie", LXD, (("lxd", "lxd-client", "lxcfs"),)),
         Recipe("incus+lxd-trixie", "trixie", TOOLS, (("incus-base", "incus-client", "lxd", "lxd-client", "lxcfs"),)),
         Recipe(
+            "ovn-trixie",
+            "trixie",
+            (*TOOLS, "openvswitch-switch", "ovn-central", "ovn-host"),
+            (("incus-base", "incus-client", "lxcfs"),),
+        ),
+        Recipe(
             "lxd-bookworm",
             "bookworm",
             (*(tool for tool in LXD if tool not in ("liblxc1t64", "util-linux-extra")), "liblxc1"),

@@ -10,9 +10,10 @@ The caller has made sure that the daemon's process lives: a connection to a sock
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
@@ -27,6 +28,8 @@ from leftovers.model import Deadline, Record
 __all__ = ["read", "start", "stop"]
 
 SOCKET = "/var/lib/incus/unix.socket"
+CLUSTER = "/1.0/cluster"
+MEMBERS = "/1.0/cluster/members"
 INSTANCES = "/1.0/instances?recursion=1&all-projects=true"
 OPERATIONS = "/1.0/operations?recursion=1&all-projects=true"
 OPERATIONS_OF = "/1.0/operations?recursion=1&project="
@@ -35,6 +38,7 @@ EVERYWHERE = "operations_get_query_all_projects"  # the API extension without wh
 POLL = 0.25  # seconds between two looks at the daemon; more, if it is slow
 SLOW = 1.0  # but not more than this: an operation is forgotten 5 s after its end, and its error with it
 LOOKS = 3  # so many looks may fail, one after the other
+STATE = 3.0  # seconds for the state of an OVN network, for which the daemon asks OVN
 ANSWER = 10.0  # seconds for the answer to one request: it only begins what was asked for
 SETTLE = 5.0  # seconds for which an instance that was asked to shut down must run before it counts as staying up
 # What operations on instances are called (internal/server/db/operationtype/operation_type.go, Description).
@@ -47,7 +51,7 @@ Make = Callable[[str, str, Mapping[str, Any], list[str]], Record | None]
 
 
 def read(host: Host, socket: str = SOCKET, seconds: float = 10.0) -> tuple[list[Record], list[str]]:
-    """The daemon's networks (the host's own links among them, managed=false), pools and instances.
+    """The daemon's networks (the host's own links among them, managed=false), pools and instances, and its cluster.
 
     `seconds` is for all the requests together. Of a cluster, only the instances that are located here.
     """
@@ -62,14 +66,15 @@ def read(host: Host, socket: str = SOCKET, seconds: float = 10.0) -> tuple[list[
         return metadata(unix_http.get(host, socket, url, deadline), f"{socket} {url}")
 
     def make_instance(source: str, what: str, data: Mapping[str, Any], faults: list[str]) -> Record | None:
-        nonlocal here
-        location = data.get("location")
-        if location not in (None, "", "none"):
-            here = here or server_name(ask("/1.0"), f"{socket} /1.0")
-            if location != here:
-                return None
+        if data.get("location") not in (None, "", "none", here):
+            return None
         return incus_records.instance(source, what, data, faults, running(data.get("status")))
 
+    try:
+        here, members = membership(ask)
+        records += incus_records.cluster("api", here, members)
+    except Unreadable as error:
+        note(faults, error.what, error.cause)
     sources: tuple[tuple[str, Make], ...] = (
         ("/1.0/networks?recursion=1&all-projects=true", incus_records.network),
         ("/1.0/storage-pools?recursion=1", incus_records.pool),
@@ -83,7 +88,8 @@ def read(host: Host, socket: str = SOCKET, seconds: float = 10.0) -> tuple[list[
             note(faults, error.what, error.cause)
         else:
             records += [record for record in made if record is not None]
-    return records, faults
+    numbered = [with_number(host, socket, record, deadline.within(STATE)) for record in records]
+    return numbered, faults
 
 
 def stop(host: Host, instances: Sequence[Record], deadline: Deadline, socket: str = SOCKET) -> dict[str, str]:
@@ -322,13 +328,37 @@ def objects(answer: object, what: str) -> list[dict[str, Any]]:
     return answer
 
 
-def server_name(server: object, what: str) -> str:
-    """environment.server_name of GET /1.0: what this member is called in `location`. Raises Unreadable."""
-    environment = server.get("environment") if isinstance(server, dict) else None
-    name = environment.get("server_name") if isinstance(environment, dict) else None
+def with_number(host: Host, socket: str, record: Record, deadline: Deadline) -> Record:
+    """An OVN network with its number in the database, by the name of its router ("incus-net2-lr"): its state has that
+    (cmd/incusd/networks.go, networkStateGet). Not every version tells it, and OVN may not answer: then without it."""
+    if record.type != "network" or record.facts.get("type") != "ovn":
+        return record
+    project = quote(str(record.facts["project"]), safe="", errors="replace")
+    url = f"/1.0/networks/{quote(record.name, safe='', errors='replace')}/state?project={project}"
+    try:
+        state = metadata(unix_http.get(host, socket, url, deadline), url)
+    except Unreadable:
+        return record
+    ovn = state.get("ovn") if isinstance(state, dict) else None
+    router = ovn.get("logical_router") if isinstance(ovn, dict) else None
+    match = re.fullmatch(r"[a-z]+-net([1-9][0-9]{0,9})-lr", router) if isinstance(router, str) else None
+    return replace(record, facts={**record.facts, "number": int(match[1])}) if match else record
+
+
+def membership(ask: Callable[[str], Any]) -> tuple[str, list[object]]:
+    """What this host is called in its cluster (as in an instance's `location`), and the names of all members; "" and
+    none without a cluster. A member is told as its URL (cmd/incusd/api_cluster.go, clusterNodesGet).
+    Raises Unreadable."""
+    said = ask(CLUSTER)
+    if isinstance(said, dict) and said.get("enabled") is False:
+        return "", []
+    name = said.get("server_name") if isinstance(said, dict) else None
     if not isinstance(name, str) or not name:
-        raise Unreadable(what, "does not say which member of the cluster this is")
-    return name
+        raise Unreadable(CLUSTER, "does not say which member of the cluster this is")
+    urls = ask(MEMBERS)
+    if not isinstance(urls, list):
+        raise Unreadable(MEMBERS, "not a list of members")
+    return name, [str(url).rpartition("/")[2] for url in urls]
 
 
 def running(status: object) -> bool | None:

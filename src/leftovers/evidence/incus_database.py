@@ -40,7 +40,7 @@ Tables = dict[str, list[Row]]
 # The tables and columns that are read. A column with "?" may be missing, and so may all of these tables' rows.
 SCHEMA: dict[str, tuple[str, ...]] = {
     "projects": ("id", "name"),
-    "nodes": ("id", "address?"),
+    "nodes": ("id", "name?", "address?"),
     "networks": ("id", "project_id", "name", "type", "state?"),
     "networks_config": ("network_id", "node_id", "key", "value"),
     "networks_nodes": ("network_id", "node_id", "state"),
@@ -69,7 +69,7 @@ DEVICE_TYPES = {
 
 
 def read(host: Host, path: str) -> tuple[list[Record], list[str]]:
-    """The networks, pools and instances of a db.bin, e.g. /var/lib/incus/database/global/db.bin.
+    """The networks, pools and instances of a db.bin, e.g. /var/lib/incus/database/global/db.bin, and its cluster.
 
     Of a cluster's database only this member's instances and settings; which member that is stands in the
     local.db one directory above. Each record has the fact `stale`: the daemon has run since this was written.
@@ -83,6 +83,7 @@ def read(host: Host, path: str) -> tuple[list[Record], list[str]]:
     beside = files.entries(host, os.path.dirname(path), "", faults)
     stale = {"stale": any(name.startswith("open-") for name, _ in beside)}
     records = [
+        *cluster(path, tables, own),
         *networks(path, tables, own, faults),
         *pools(path, tables, own, faults),
         *instances(path, tables, own, faults),
@@ -199,6 +200,12 @@ def member(host: Host, path: str, tables: Tables, faults: list[str]) -> int | No
     return own[0]
 
 
+def cluster(path: str, tables: Tables, own: int | None) -> list[Record]:
+    """The "cluster" Record, if there are other members."""
+    names = {number(row.get("id")): row.get("name") for row in tables["nodes"]}
+    return incus_records.cluster("database", names.get(own) if own is not None else "", list(names.values()))
+
+
 def networks(path: str, tables: Tables, own: int | None, faults: list[str]) -> list[Record]:
     """The "network" Records: all that the database has is managed."""
     projects = {row["id"]: row["name"] for row in tables["projects"]}
@@ -211,6 +218,7 @@ def networks(path: str, tables: Tables, own: int | None, faults: list[str]) -> l
             "project": projects.get(row["project_id"]),
             "type": NETWORK_TYPES.get(number(row["type"]), ""),
             "managed": True,
+            "number": row["id"],
             "status": STATES.get(number(states.get(row["id"], row.get("state"))), ""),
             "config": pairs(config.get(row["id"], [])),
         }

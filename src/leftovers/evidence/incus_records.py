@@ -13,7 +13,7 @@ from typing import Any
 from leftovers.evidence.files import is_name, note
 from leftovers.model import Record
 
-__all__ = ["instance", "instance_name", "instance_parts", "network", "pool"]
+__all__ = ["cluster", "instance", "instance_name", "instance_parts", "network", "pool"]
 
 DEFAULT = "default"
 TEXT = 65536  # no value that names a thing of the host is longer
@@ -95,6 +95,8 @@ def network(source: str, what: str, data: Mapping[str, Any], faults: list[str]) 
         "project": text(data.get("project")) or DEFAULT,
         "type": text(data.get("type")),
         "managed": data.get("managed") is True,
+        # Its number in the database, which the API does not tell (0): it is in the names of what OVN has of it.
+        "number": data["number"] if isinstance(data.get("number"), int) else 0,
         "status": text(data.get("status")),
         "config": config,
         # An OVN network's address is its router's, and stands on no link of this host.
@@ -115,6 +117,14 @@ def address(value: str) -> str:
         return str(ipaddress.ip_address(value))
     except ValueError:
         return ""
+
+
+def cluster(source: str, own: object, members: list[object]) -> list[Record]:
+    """This host's name in a cluster, and those of all members; none where there is nobody else."""
+    names = sorted({text(name) for name in members if is_name(name)})
+    if len(members) < 2:
+        return []
+    return [Record("cluster", text(own), source, {"members": names})]
 
 
 def pool(source: str, what: str, data: Mapping[str, Any], faults: list[str]) -> Record | None:

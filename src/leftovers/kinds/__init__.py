@@ -9,6 +9,7 @@ from __future__ import annotations
 from leftovers.kinds.accounts import Accounts
 from leftovers.kinds.apparmor import AppArmor
 from leftovers.kinds.cgroups import Cgroups
+from leftovers.kinds.elsewhere import Elsewhere
 from leftovers.kinds.files import Files
 from leftovers.kinds.kind import Kind, Look
 from leftovers.kinds.links import Links
@@ -16,8 +17,10 @@ from leftovers.kinds.loops import LoopDevices
 from leftovers.kinds.mounts import Mounts
 from leftovers.kinds.netns import NetworkNamespaces
 from leftovers.kinds.nft import NftTables
+from leftovers.kinds.ovs import OpenVSwitch
 from leftovers.kinds.pools import StoragePools
 from leftovers.kinds.processes import Processes
+from leftovers.kinds.rbd import CephImages
 from leftovers.kinds.sysctls import Sysctls
 from leftovers.kinds.units import Units
 from leftovers.kinds.xtables import XtablesRules
@@ -29,9 +32,11 @@ KINDS: tuple[Kind, ...] = (
     Processes(),
     XtablesRules(),
     NftTables(),
+    OpenVSwitch(),
     Links(),
     NetworkNamespaces(),
     Mounts(),
+    CephImages(),
     StoragePools(),
     LoopDevices(),
     AppArmor(),
@@ -39,6 +44,7 @@ KINDS: tuple[Kind, ...] = (
     Files(),
     Accounts(),
     Sysctls(),
+    Elsewhere(),
 )
 
 

@@ -33,6 +33,7 @@ NAMES = Names(
     host_names="inc",
     accounts=("group incus-admin",),
     others=("/usr/bin/lxc-start", "/usr/bin/lxd", "/usr/sbin/lxd", "/usr/libexec/lxd/lxd", "/snap/lxd/current"),
+    client="incus",
     package="incus-base",
 )
 PRODUCT = product(

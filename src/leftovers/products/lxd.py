@@ -33,6 +33,7 @@ NAMES = Names(
         *("/usr/bin/lxc-start", "/snap/lxd/current"),
         *("/usr/libexec/incus/incusd", "/usr/lib/incus/incusd", "/usr/bin/incusd", "/opt/incus/bin/incusd"),
     ),
+    client="lxc",
     package="lxd",
 )
 PRODUCT = product(

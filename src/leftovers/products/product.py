@@ -38,6 +38,7 @@ class Product:
     sysctls     "NAME=VALUE" that it sets for the whole host (only ever reported)
     readers     sources of records, the best first
     places      what of the host's files its records point to: paths to be looked at besides `directories`
+    elsewhere   what its records say of other machines: one line each (only ever reported)
     rules       by kind: what proves an object its own
     successors  packages of another name that take its place: their coming makes a removal a replacement
     instance_processes  the reasons of those rules for processes of which each running instance has one
@@ -61,10 +62,11 @@ class Product:
     sysctls: tuple[str, ...] = ()
     readers: tuple[Reader, ...] = ()
     places: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
+    elsewhere: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     successors: tuple[str, ...] = ()
     instance_processes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
-    recall: frozenset[str] = frozenset({"process", "link", "mount", "cgroup", "loop", "pool", "xtables"})
+    recall: frozenset[str] = frozenset({"process", "link", "mount", "cgroup", "loop", "pool", "xtables", "ovs"})
     stop: Callable[[Host, Sequence[Record], Deadline], Mapping[str, str]] | None = None
     start: Callable[[Host, Sequence[str], Deadline], Mapping[str, str]] | None = None

@@ -18,11 +18,13 @@ from leftovers.daemons import incus
 from leftovers.host import Host
 from leftovers.model import Record
 
+CLUSTER = "/1.0/cluster"
 NETWORKS = "/1.0/networks?recursion=1&all-projects=true"
 POOLS = "/1.0/storage-pools?recursion=1"
 INSTANCES = "/1.0/instances?recursion=1&all-projects=true"
 
 ANSWERS: dict[str, Any] = {
+    CLUSTER: {"server_name": "", "enabled": False, "member_config": []},
     NETWORKS: [
         {
             "config": {"ipv4.address": "10.153.142.1/24", "ipv4.nat": "true", "ipv6.address": "none"},
@@ -182,20 +184,44 @@ def test_of_a_cluster_only_what_is_here(serve: Serve) -> None:
     answers = copy.deepcopy(ANSWERS)
     for instance, location in zip(answers[INSTANCES], ("a", "b"), strict=True):
         instance["location"] = location
+    del answers[CLUSTER]
     host = serve(answers)
     records, faults = incus.read(host, "/s")
-    assert not of(records, "instance") and faults == ["/s /1.0: HTTP status 404: not found"]
-    answers["/1.0"] = {"environment": {"server_name": ""}}
+    assert not of(records, "instance") and faults == [f"/s {CLUSTER}: HTTP status 404: not found"]
+    answers[CLUSTER] = {"server_name": "", "enabled": True}
     assert "which member" in incus.read(host, "/s")[1][0]
-    answers["/1.0"] = {"environment": {"server_name": "b"}}
+    answers[CLUSTER] = {"server_name": "b", "enabled": True}
+    assert incus.read(host, "/s")[1] == [f"/s {CLUSTER}/members: HTTP status 404: not found"]
+    answers[f"{CLUSTER}/members"] = ["/1.0/cluster/members/a", "/1.0/cluster/members/b", "/1.0/cluster/members/c"]
     records, faults = incus.read(host, "/s")
     assert not faults and list(of(records, "instance")) == ["proj_p1"]
+    assert {name: record.facts for name, record in of(records, "cluster").items()} == {
+        "b": {"members": ["a", "b", "c"]}
+    }
+    answers[f"{CLUSTER}/members"] = ["/1.0/cluster/members/b"]
+    records, faults = incus.read(host, "/s")
+    assert not of(records, "cluster"), "nobody else counts on this host"
+    assert list(of(records, "instance")) == ["proj_p1"]
+
+
+def test_the_number_of_an_ovn_network(serve: Serve) -> None:
+    """In its router's name, which its state has; what is no such name, or no answer, is no number."""
+    answers = {**ANSWERS, NETWORKS: [{"name": "o n", "type": "ovn", "managed": True, "project": "p", "config": {}}]}
+    url = "/1.0/networks/o%20n/state?project=p"
+    host = serve(answers)
+    for router, number in (("incus-net7-lr", 7), ("lxd-net12-lr", 12), ("incus-net0-lr", 0), ("x; reboot", 0), (3, 0)):
+        answers[url] = {"ovn": {"logical_router": router}}
+        records, faults = incus.read(host, "/s")
+        assert not faults and of(records, "network")["o n"].facts["number"] == number
+    del answers[url]
+    records, faults = incus.read(host, "/s")
+    assert not faults and of(records, "network")["o n"].facts["number"] == 0
 
 
 @pytest.mark.parametrize("answer", [None, {}, [1], "x", [[]], [{}], [{"name": "../x"}], [{"name": "a\ud800"}]])
 def test_hostile(serve: Serve, answer: Any) -> None:
     records, faults = incus.read(serve(dict.fromkeys(ANSWERS, answer)), "/s")
-    assert records == [] and len(faults) == 3
+    assert records == [] and len(faults) == 4
     assert all("\n" not in fault for fault in faults)
 
 
@@ -209,4 +235,4 @@ def test_lone_surrogates_in_values_do_not_reach_a_record(serve: Serve) -> None:
 def test_not_incus(serve: Serve) -> None:
     host = serve({})
     records, faults = incus.read(host, "/s")
-    assert records == [] and len(faults) == 3
+    assert records == [] and len(faults) == 4

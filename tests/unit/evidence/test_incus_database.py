@@ -162,6 +162,7 @@ def test_networks_and_pools(host: Host) -> None:
         "project": "default",
         "type": "bridge",
         "managed": True,
+        "number": 1,
         "status": "Created",
         "config": {
             "ipv4.address": "10.153.142.1/24",
@@ -176,6 +177,28 @@ def test_networks_and_pools(host: Host) -> None:
     assert (networks["uplink"].facts["type"], networks["uplink"].facts["status"]) == ("physical", "Pending")
     pool = of(records, "pool")["pool2"].facts
     assert (pool["driver"], pool["source"], pool["config"]) == ("dir", "/srv/pool", {"source": "/srv/pool"})
+
+
+def test_a_cluster(host: Host) -> None:
+    make(host, SCHEMA, CONTENT)
+    assert of(incus_database.read(host, PATH)[0], "cluster") == {}, "one member has nobody else"
+    assert of(incus_database.read(host, PATH)[0], "network")["uplink"].facts["number"] == 6
+    path = host.path(PATH)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE nodes SET name = 'b', address = '10.0.0.2:8443'")
+        connection.execute("INSERT INTO nodes VALUES (2, 'a', '', '10.0.0.1:8443', 73, 450, '2026-11-20', 0, 2)")
+    connection.close()
+    local = "CREATE TABLE config (id INTEGER, key TEXT, value TEXT);"
+    address = "INSERT INTO config VALUES (1, 'cluster.https_address', '10.0.0.2:8443')"
+    make(host, local, address, path="/var/lib/incus/database/local.db")
+    assert {n: r.facts["members"] for n, r in of(incus_database.read(host, PATH)[0], "cluster").items()} == {
+        "b": ["a", "b"]
+    }
+    with sqlite3.connect(host.path("/var/lib/incus/database/local.db")) as connection:
+        connection.execute("UPDATE config SET value = '10.0.0.9:8443'")
+    connection.close()
+    records, faults = incus_database.read(host, PATH)
+    assert list(of(records, "cluster")) == [""] and faults
 
 
 def test_instances(host: Host) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from leftovers import claims
 from leftovers.model import Role
-from leftovers.products.family import files, firewall, instances, network, processes, reading
+from leftovers.products.family import elsewhere, files, firewall, instances, network, ovs, processes, reading
 from leftovers.products.family.names import HELPERS, MONITOR, MOUNTED, PAYLOAD, QEMU, Names, rules
 from leftovers.products.product import Directory, Product
 
@@ -43,6 +43,7 @@ def product(names: Names, **different: Any) -> Product:
             )
         ),
         places=partial(reading.places, names),
+        elsewhere=partial(elsewhere.texts, names),
         instance_processes=("a container's init", "a virtual machine"),
         companions=("lxcfs",),
         stop=partial(instances.stop, names),
@@ -80,7 +81,11 @@ def product(names: Names, **different: Any) -> Product:
             "mount": (claims.mounted_at(directory, *MOUNTED, reason=f"a mount of {names.title}"),),
             "nft": rules(names, firewall.nft_table),
             "xtables": rules(names, firewall.xtables_rule),
-            "link": rules(names, *network.RULES),
+            # The pair first: each of its ends would prove the other an instance's.
+            "link": rules(names, ovs.uplink_pair, *network.RULES),
+            "ovs": rules(names, *ovs.RULES),
+            "elsewhere": rules(names, elsewhere.told),
+            "rbd": rules(names, elsewhere.mapped),
             "loop": (claims.backed_below(directory, "/disks", "the device of a storage pool"),),
             "pool": (claims.pool_on_loops(f"{directory}/disks", "a storage pool"),),
             "apparmor": rules(names, firewall.apparmor),

@@ -59,6 +59,7 @@ class Names:
     host_names    the prefix of links named for their address (instances.nic.host_name=mac)
     accounts      what its package adds and nothing else does: it outlives a purge, and tells that it has been here
     others        files of other products of liblxc
+    client        the command that a person types
     package       the package of whose maintainer scripts its rules speak
     """
 
@@ -76,6 +77,7 @@ class Names:
     host_names: str
     accounts: tuple[str, ...]
     others: tuple[str, ...]
+    client: str
     package: str
 
     @cached_property

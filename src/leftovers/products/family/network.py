@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from leftovers.claims import Case, Finding
@@ -13,13 +13,20 @@ from leftovers.products.family.reading import addresses, made, nics, nics_by, of
 
 
 def bridge(names: Names, obj: Object, case: Case) -> Finding | None:
-    """A managed network's bridge. The daemon refuses to create one under a name that is taken
-    (network/driver_bridge.go, Create), so its own word is proof, and so is its server on it. A name that is only
-    remembered is not: an administrator, or another member, may have made one of that name since, and lxd-to-incus
-    takes networks over as they are. It wants more that only this one gives."""
+    """A managed network's bridge, of the kernel's."""
     if obj.facts["type"] != "bridge" or not obj.facts["host"]:
         return None
-    name, mac = obj.key, obj.facts["address"].lower()
+    return managed_bridge(names, obj.key, obj.facts, case)
+
+
+def managed_bridge(
+    names: Names, name: str, facts: Mapping[str, Any], case: Case, driver: str = "native"
+) -> Finding | None:
+    """A managed network's bridge, of the kernel's or of Open vSwitch's (bridge.driver). The daemon refuses to create
+    one under a name that is taken (network/driver_bridge.go, Create), so its own word is proof, and so is its server on
+    it. A name that is only remembered is not: an administrator, or another member, may have made one of that name
+    since, and lxd-to-incus takes networks over as they are. It wants more that only this one gives."""
+    mac = str(facts["address"]).lower()
     reason = "a managed network's bridge"
     for process in case.proven("process"):
         if serves(process)[1] == name:
@@ -28,7 +35,10 @@ def bridge(names: Names, obj: Object, case: Case) -> Finding | None:
     remembered = [
         record
         for record in case.records_of("network")
-        if record.name == name and record.facts.get("managed") and record.facts.get("type") == "bridge"
+        if record.name == name
+        and record.facts.get("managed")
+        and record.facts.get("type") == "bridge"
+        and (record.facts.get("config", {}).get("bridge.driver") or "native") == driver
     ]
     named = [Evidence(record.source, f"network {name} is a managed bridge") for record in remembered]
     if any(record.source == "api" for record in remembered):
@@ -37,9 +47,7 @@ def bridge(names: Names, obj: Object, case: Case) -> Finding | None:
     if rival is not None:
         other = "the network of another product of the family, by now"
         return Finding(other, (*kernel[:1], *named[:1], rival), role=Role.ADMIN) if kernel or named else None
-    shared = sorted(
-        {address for record in remembered for address in addresses_of(record)} & set(obj.facts["addresses"])
-    )
+    shared = sorted({address for record in remembered for address in addresses_of(record)} & set(facts["addresses"]))
     own = mac in {hwaddr for record in remembered for hwaddr in hwaddrs_of(record)}
     marks = [Evidence("kernel", f"has its address {address}") for address in shared[:1]]
     if mac.startswith(names.ouis) or own or (kernel and mac.startswith(SHARED_OUI)):
@@ -53,7 +61,7 @@ def bridge(names: Names, obj: Object, case: Case) -> Finding | None:
         (*kernel[:1], *named[:1], Evidence("kernel", f"its hardware address is {mac}")),
         proven=False,
         role=Role.ADMIN,
-        advice=f"ip link delete {name}",
+        advice=f"ip link delete {name}" if driver == "native" else f"ovs-vsctl del-br {name}",
     )
 
 
