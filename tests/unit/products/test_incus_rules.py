@@ -217,7 +217,7 @@ def test_helpers_are_known_by_file_and_by_the_directory_in_their_arguments(host:
 
 
 def test_virtual_machines_as_they_are_started(incus: HostOf, lxd: HostOf) -> None:
-    """The arguments of Incus 6.0.4, as seen, and of LXD 5.0.2, as its sources have them. virtiofsd serves from a
+    """The arguments of Incus 6.0.4, as seen, and of LXD 5.0.2, as seen but for the proxy. virtiofsd serves from a
     sandbox with a pid namespace of its own: its second process is no container's init."""
     qemu, virtiofsd, inside = "/usr/bin/qemu-system-x86_64", "/usr/lib/qemu/virtiofsd", {"nested": True, "pidns": 5}
     started = {
@@ -229,17 +229,23 @@ def test_virtual_machines_as_they_are_started(incus: HostOf, lxd: HostOf) -> Non
         told = f"-S -name v1 -uuid 89322d8f -daemonize -readconfig {run}/v1/qemu.conf -pidfile {run}/v1/qemu.pid"
         tpm = f"socket --tpm2 --tpmstate dir={directory}/virtual-machines/v1/tpm.tpm --ctrl type=unixio,path=tpm.sock"
         host.process(10, qemu, qemu, *told.split())
-        host.process(11, virtiofsd, virtiofsd, "--fd=3", "--cache=never", *shared.split())
+        config = ["8:1", f"{directory}/storage-pools/default/virtual-machines/v1/config"]  # what LXD's serves
+        host.process(11, virtiofsd, virtiofsd, "--fd=3", "--cache=never", *shared.split(), mntns=5, mount_root=config)
         host.process(12, virtiofsd, virtiofsd, "--fd=3", "--cache=never", *shared.split(), ppid=11, **inside)
         host.process(13, "/usr/bin/swtpm", "swtpm", *tpm.split())
+        proxy = "/usr/lib/qemu/virtfs-proxy-helper"
+        host.process(
+            14, proxy, proxy, "--nodaemon", "--fd", "3", "--path", f"{directory}/devices/v1/disk.data.mnt-data"
+        )
+        host.process(24, proxy, proxy, "--nodaemon", "--fd", "3", "--path", "/srv/data")
         # The administrator's, and one with the same arguments in a container of another product.
         host.process(20, qemu, qemu, "-name", "v1", "-drive", f"file={directory}/x.img", "-pidfile", "/run/vm/qemu.pid")
         host.process(21, virtiofsd, virtiofsd, "--socket-path=/run/vm/fs.sock", "--shared-dir=/srv/data")
         host.process(22, virtiofsd, virtiofsd, "--socket-path=/run/vm/fs.sock", ppid=21, **inside)
         host.process(23, qemu, qemu, *told.split(), ppid=99, nested=True, pidns=6)
-        assert host.proven() == {f"process:{pid}" for pid in range(10, 14)}
+        assert host.proven() == {f"process:{pid}" for pid in range(10, 15)}
         reasons = [claim.reason for id, claim in host.claims().items() if id.startswith("process:")]
-        assert sorted(reasons) == ["a helper of an instance"] * 3 + ["a virtual machine"]
+        assert sorted(reasons) == ["a helper of an instance"] * 4 + ["a virtual machine"]
 
 
 def test_trap_1_an_incus_nested_in_a_container_has_the_same_titles(host: HostOf) -> None:

@@ -52,6 +52,16 @@ def product(names: Names, **different: Any) -> Product:
             "process": (
                 *rules(names, processes.monitor),
                 claims.runs(*names.daemons, *names.helpers, reason=f"{names.possessive} daemon or a helper of it"),
+                # driver_qemu.go; device/device_utils_disk.go (LXD 5.0: "-o source=...", and a virtfs-proxy-helper
+                # beside it), tpm.go; OCI and per-instance lxcfs in Incus 7.x.
+                claims.runs_with(("-readconfig", "-pidfile"), (names.run,), *QEMU, reason="a virtual machine", rank=1),
+                claims.runs_with(
+                    ("--shared-dir", "-o", "--path", "--socket-path", "--ctrl", "--tpmstate", "-p", "--pidfile"),
+                    (f"{directory}/devices", f"{directory}/virtual-machines", names.run),
+                    *HELPERS,
+                    reason=HELPER,
+                    rank=3,
+                ),
                 *rules(names, processes.helper_child),
                 claims.child_of("a container's init", rank=1),
                 claims.in_cgroup(container, rank=1),
@@ -60,16 +70,6 @@ def product(names: Names, **different: Any) -> Product:
                 claims.given(*names.points, reason=container, rank=1),
                 claims.shares_mounts(container, rank=1),
                 *rules(names, processes.dnsmasq),
-                # driver_qemu.go; device/device_utils_disk.go (LXD 5.0: "-o source=..."), tpm.go; OCI and per-instance
-                # lxcfs in Incus 7.x.
-                claims.runs_with(("-readconfig", "-pidfile"), (names.run,), *QEMU, reason="a virtual machine", rank=1),
-                claims.runs_with(
-                    ("--shared-dir", "-o", "--socket-path", "--ctrl", "--tpmstate", "-p", "--pidfile"),
-                    (f"{directory}/devices", f"{directory}/virtual-machines", names.run),
-                    *HELPERS,
-                    reason=HELPER,
-                    rank=3,
-                ),
                 claims.in_unit(f"started by one of {names.possessive} units", rank=3),
                 *rules(names, processes.tied_process),
             ),

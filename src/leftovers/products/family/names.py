@@ -26,7 +26,7 @@ PAYLOAD = r"/lxc\.payload\.[^/]+\Z"
 MONITOR = r"/lxc\.monitor\.[^/]+\Z"
 CLASH = re.compile(r"-[0-9]{1,3}\Z")
 QEMU = tuple(f"qemu-system-{arch}" for arch in ("x86_64", "aarch64", "arm", "ppc64", "riscv64", "s390x"))
-HELPERS = ("virtiofsd", "swtpm", "lxcfs")
+HELPERS = ("virtiofsd", "virtfs-proxy-helper", "swtpm", "lxcfs")
 HELPER = "a helper of an instance"
 # What a network's own tables and sets are called (drivers_nftables_templates.go); a name always follows the dot.
 SETS = re.compile(r"bridges\Z|.+_(ipv4|ipv6|eth)\Z")
