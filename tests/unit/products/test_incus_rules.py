@@ -269,6 +269,16 @@ def test_a_payload_whose_monitor_is_gone_is_known_by_its_root_file_system(host: 
     assert host.proven() == {"process:10", "process:11", "cgroup:/lxc.payload.c1"}
 
 
+def test_a_file_server_of_the_administrator_s_in_a_pool(host: HostOf) -> None:
+    """virtiofsd serves from a mount namespace whose root is the directory that it was given: here a custom volume."""
+    virtiofsd, where = "/usr/libexec/virtiofsd", {"mntns": 6, "netns": 7}
+    root = ["8:1", "/var/lib/incus/storage-pools/default/custom/default_share"]
+    shared = f"--shared-dir={root[1]}"
+    host.process(10, virtiofsd, virtiofsd, "--socket-path=/run/vm/fs.sock", shared, mount_root=root, **where)
+    host.process(11, virtiofsd, virtiofsd, "--socket-path=/run/vm/fs.sock", shared, ppid=10, nested=True, **where)
+    assert host.proven() == set()
+
+
 def test_the_same_path_on_another_file_system_proves_nothing(host: HostOf) -> None:
     root = ["8:99", "/var/lib/incus/storage-pools/default/containers/c1/rootfs"]
     host.process(10, "/init", "init", nested=True, mntns=6, mount_root=root, cgroup="/lxc.payload.c1")

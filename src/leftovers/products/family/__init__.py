@@ -12,7 +12,7 @@ from typing import Any
 from leftovers import claims
 from leftovers.model import Role
 from leftovers.products.family import files, firewall, instances, network, processes, reading
-from leftovers.products.family.names import HELPER, HELPERS, MONITOR, MOUNTED, PAYLOAD, QEMU, Names, rules
+from leftovers.products.family.names import HELPER, HELPERS, MONITOR, MOUNTED, PAYLOAD, QEMU, ROOTFS, Names, rules
 from leftovers.products.product import Directory, Product
 
 __all__ = ["Names", "product"]
@@ -65,7 +65,7 @@ def product(names: Names, **different: Any) -> Product:
                 *rules(names, processes.helper_child),
                 claims.child_of("a container's init", rank=1),
                 claims.in_cgroup(container, rank=1),
-                claims.rooted_below(directory, "/storage-pools", container, rank=1),
+                claims.rooted_below(directory, "/storage-pools", ROOTFS, container, rank=1),
                 # device/disk.go and driver_lxc.go: what all have mounted, and the instance's part of shmounts.
                 claims.given(*names.points, reason=container, rank=1),
                 claims.shares_mounts(container, rank=1),

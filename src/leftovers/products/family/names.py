@@ -25,6 +25,8 @@ NETWORK_CHAIN = re.compile(r"(fwd|in|out|pstrt)\.(?P<network>.+)\Z")
 PAYLOAD = r"/lxc\.payload\.[^/]+\Z"
 MONITOR = r"/lxc\.monitor\.[^/]+\Z"
 CLASH = re.compile(r"-[0-9]{1,3}\Z")
+# Where a container's root is, in the directory of all pools (internal/server/storage/drivers/volume.go).
+ROOTFS = r"/[^/]+/containers/[^/]+/rootfs(/|\Z)"
 QEMU = tuple(f"qemu-system-{arch}" for arch in ("x86_64", "aarch64", "arm", "ppc64", "riscv64", "s390x"))
 HELPERS = ("virtiofsd", "virtfs-proxy-helper", "swtpm", "lxcfs")
 HELPER = "a helper of an instance"
