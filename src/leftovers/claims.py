@@ -267,15 +267,19 @@ def in_cgroup(reason: str, rank: int = 0) -> Rule:
     return rule
 
 
-def rooted_below(directory: str, inner: str, reason: str, rank: int = 0) -> Rule:
-    """A process whose root file system lies in the product's directory, below `inner` in it: compared by file system
-    and path there, as the kernel tells them, so it still holds when the directory was deleted ("//deleted")."""
+def rooted_below(directory: str, inner: str, form: str, reason: str, rank: int = 0) -> Rule:
+    """A process whose root file system lies in the product's directory, below `inner` in it and there in a place of
+    this form, a regular expression: anybody's file server may have another directory of it for its root. Compared by
+    file system and path there, as the kernel tells them, so it still holds when that was deleted ("//deleted")."""
 
     def rule(obj: Object, case: Case) -> Finding | None:
         root: list[str] = obj.facts.get("mount_root") or []
         for path in case.at(directory) if root else ():
             here = place(case.mounts(), path + inner)
-            if here and root[0] == here[0] and below(root[1].removesuffix("//deleted"), here[1]):
+            there = root[1].removesuffix("//deleted")
+            if here is None or root[0] != here[0] or not below(there, here[1]):
+                continue
+            if re.match(form, there.removeprefix(here[1].rstrip("/"))):
                 return Finding(reason, (Evidence("kernel", f"its root directory is {root[1]}"),), rank=rank)
         return None
 

@@ -162,6 +162,32 @@ def test_who_holds_a_tap_open() -> None:
 
 
 @private
+def test_who_holds_a_macvtap_open() -> None:
+    """By the number of its device: other network namespaces have macvtaps of the same index, and so of that name."""
+    sh("ip", "link", "add", "br0", "type", "bridge")
+    sh("mkdir", "/run/dev")
+    nodes = {}
+    for name in ("mac1", "mac2"):
+        sh("ip", "link", "add", name, "link", "br0", "type", "macvtap", "mode", "bridge")
+        sh("ip", "link", "set", name, "up")
+        index = links()[name].facts["index"]
+        with open(f"/sys/class/net/{name}/tap{index}/dev") as file:
+            major, minor = (int(number) for number in file.read().split(":"))
+        nodes[name] = f"tap{index}", os.makedev(major, minor)
+    # What each has in its /dev: mac1's device has the name of mac2's.
+    for name, path in (("mac1", nodes["mac2"][0]), ("mac2", "tap99")):
+        os.mknod(f"/run/dev/{path}", 0o20600, nodes[name][1])
+    sh("mount", "--bind", "/run/dev", "/dev")
+    process = subprocess.Popen(
+        ["/usr/bin/python3", "-c", f"fd = open('/dev/{nodes['mac2'][0]}', 'rb'); import time; time.sleep(1000)"]
+    )
+    until(lambda: links()["mac1"].facts.get("holder"))
+    found = links()
+    assert found["mac1"].facts["holder"] == process.pid
+    assert not found["mac2"].facts.get("holder")
+
+
+@private
 def test_a_lent_link_comes_home_with_its_name_mtu_and_address() -> None:
     process = container()
     sh(

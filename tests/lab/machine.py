@@ -105,6 +105,8 @@ TOOLS = (
 )
 # The libraries of LXD, where Incus' are not of the same use.
 LXD = (*(tool for tool in TOOLS if tool not in ("libcowsql0", "squashfs-tools-ng")), "libdqlite0")
+# What virtual machines run on: it is the administrator's, as Incus only recommends it.
+VIRTUAL = ("qemu-system-x86", "qemu-system-modules-spice", "qemu-utils", "ovmf", "seabios", "swtpm", "virtiofsd")
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -123,6 +125,7 @@ RECIPES = {
             (*(tool for tool in LXD if tool not in ("liblxc1t64", "util-linux-extra")), "liblxc1"),
             (("lxd", "lxd-client", "lxcfs"),),
         ),
+        Recipe("vms-trixie", "trixie", (*TOOLS, *VIRTUAL), (("incus-base", "incus-client", "lxcfs"),)),
     )
 }
 

@@ -6,7 +6,7 @@ import errno
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 from leftovers import syscalls
@@ -27,8 +27,8 @@ class Links(Kind):
     name, index, netns (inode), host (in the namespace we run in), type (rtnl kind: bridge, veth, ...; "" is
     hardware), up, address (MAC), addresses (IP, host's namespace only), mtu, group, master (name), peer (name of the
     other veth end or lower link, if known), peer_index, peer_netns (inode, or 0 if unknown), vlan (id, 0 if none),
-    pid (a process that lives in its namespace, 0 for the host's), holder (of a tun or tap: the process that has it
-    open, 0 if none).
+    pid (a process that lives in its namespace, 0 for the host's), holder (of a tun, tap or macvtap: the process that
+    has it open, 0 if none).
     What a product says about a link that is to be RETURNed stands in home_name, home_address, home_mtu.
     Keys: the name in the host's namespace, INODE/NAME in others.
     """
@@ -177,10 +177,17 @@ def tie_peers(objects: list[dict[str, Any]], home: int, nsids: Mapping[int, int]
 
 
 def hold_taps(host: Host, objects: Sequence[dict[str, Any]]) -> None:
-    """Say which process has each tun or tap of the host open: its fdinfo names it (drivers/net/tun.c,
-    tun_chr_show_fdinfo)."""
+    """Say which process has each tun, tap or macvtap of the host open. Of the first two its fdinfo has the name
+    (drivers/net/tun.c, tun_chr_show_fdinfo); a macvtap is a device of its own, /dev/tapINDEX, whose number is in
+    sysfs (drivers/net/macvtap.c, macvtap_device_event)."""
     taps = {facts["name"]: facts for facts in objects if facts["host"] and facts["type"] == "tun"}
-    if not taps:
+    nodes = {}
+    for facts in objects:
+        if facts["host"] and facts["type"] == "macvtap":
+            with suppress(OSError):
+                number = host.read(f"/sys/class/net/{facts['name']}/tap{facts['index']}/dev", 64)
+                nodes[number.strip()] = facts
+    if not taps and not nodes:
         return
     for pid in host.listdir("/proc"):
         directory = f"/proc/{pid}/fd"
@@ -192,7 +199,12 @@ def hold_taps(host: Host, objects: Sequence[dict[str, Any]]) -> None:
             continue
         for fd in fds:
             try:
-                if os.readlink(host.path(f"{directory}/{fd}")) != "/dev/net/tun":
+                target = os.readlink(host.path(f"{directory}/{fd}"))
+                # The number, and not the path: other network namespaces have links of the same index.
+                if nodes and target.startswith("/dev/tap"):
+                    device = os.stat(host.path(f"{directory}/{fd}")).st_rdev
+                    nodes.get(f"{os.major(device)}:{os.minor(device)}", {})["holder"] = int(pid)
+                if target != "/dev/net/tun":
                     continue
                 info = host.read(f"/proc/{pid}/fdinfo/{fd}", 4096)
             except OSError:

@@ -216,6 +216,38 @@ def test_helpers_are_known_by_file_and_by_the_directory_in_their_arguments(host:
     assert host.proven() == {f"process:{pid}" for pid in range(10, 15)}
 
 
+def test_virtual_machines_as_they_are_started(incus: HostOf, lxd: HostOf) -> None:
+    """The arguments of Incus 6.0.4, as seen, and of LXD 5.0.2, as seen but for the proxy. virtiofsd serves from a
+    sandbox with a pid namespace of its own: its second process is no container's init."""
+    qemu, virtiofsd, inside = "/usr/bin/qemu-system-x86_64", "/usr/lib/qemu/virtiofsd", {"nested": True, "pidns": 5}
+    started = {
+        incus: ("/var/lib/incus", "/run/incus", "--shared-dir=/var/lib/incus/devices/v1/disk.data.mnt-data"),
+        lxd: ("/var/lib/lxd", "/var/log/lxd", "-o source=/var/lib/lxd/devices/v1/disk.data.mnt-data"),
+    }
+    for host, (directory, run, shared) in started.items():
+        host.words, host.back = {}, {}
+        told = f"-S -name v1 -uuid 89322d8f -daemonize -readconfig {run}/v1/qemu.conf -pidfile {run}/v1/qemu.pid"
+        tpm = f"socket --tpm2 --tpmstate dir={directory}/virtual-machines/v1/tpm.tpm --ctrl type=unixio,path=tpm.sock"
+        host.process(10, qemu, qemu, *told.split())
+        config = ["8:1", f"{directory}/storage-pools/default/virtual-machines/v1/config"]  # what LXD's serves
+        host.process(11, virtiofsd, virtiofsd, "--fd=3", "--cache=never", *shared.split(), mntns=5, mount_root=config)
+        host.process(12, virtiofsd, virtiofsd, "--fd=3", "--cache=never", *shared.split(), ppid=11, **inside)
+        host.process(13, "/usr/bin/swtpm", "swtpm", *tpm.split())
+        proxy = "/usr/lib/qemu/virtfs-proxy-helper"
+        host.process(
+            14, proxy, proxy, "--nodaemon", "--fd", "3", "--path", f"{directory}/devices/v1/disk.data.mnt-data"
+        )
+        host.process(24, proxy, proxy, "--nodaemon", "--fd", "3", "--path", "/srv/data")
+        # The administrator's, and one with the same arguments in a container of another product.
+        host.process(20, qemu, qemu, "-name", "v1", "-drive", f"file={directory}/x.img", "-pidfile", "/run/vm/qemu.pid")
+        host.process(21, virtiofsd, virtiofsd, "--socket-path=/run/vm/fs.sock", "--shared-dir=/srv/data")
+        host.process(22, virtiofsd, virtiofsd, "--socket-path=/run/vm/fs.sock", ppid=21, **inside)
+        host.process(23, qemu, qemu, *told.split(), ppid=99, nested=True, pidns=6)
+        assert host.proven() == {f"process:{pid}" for pid in range(10, 15)}
+        reasons = [claim.reason for id, claim in host.claims().items() if id.startswith("process:")]
+        assert sorted(reasons) == ["a helper of an instance"] * 4 + ["a virtual machine"]
+
+
 def test_trap_1_an_incus_nested_in_a_container_has_the_same_titles(host: HostOf) -> None:
     inside = {"nested": True, "pidns": 5, "mntns": 6, "cgroup": "/lxc.payload.guest/system.slice/incus.service"}
     host.process(10, EXE, EXE, "--group", "incus-admin", **inside)
@@ -235,6 +267,16 @@ def test_a_payload_whose_monitor_is_gone_is_known_by_its_root_file_system(host: 
     host.process(11, "/bin/sh", "sh", **where)
     host.cgroup("/lxc.payload.c1", populated=True)
     assert host.proven() == {"process:10", "process:11", "cgroup:/lxc.payload.c1"}
+
+
+def test_a_file_server_of_the_administrator_s_in_a_pool(host: HostOf) -> None:
+    """virtiofsd serves from a mount namespace whose root is the directory that it was given: here a custom volume."""
+    virtiofsd, where = "/usr/libexec/virtiofsd", {"mntns": 6, "netns": 7}
+    root = ["8:1", "/var/lib/incus/storage-pools/default/custom/default_share"]
+    shared = f"--shared-dir={root[1]}"
+    host.process(10, virtiofsd, virtiofsd, "--socket-path=/run/vm/fs.sock", shared, mount_root=root, **where)
+    host.process(11, virtiofsd, virtiofsd, "--socket-path=/run/vm/fs.sock", shared, ppid=10, nested=True, **where)
+    assert host.proven() == set()
 
 
 def test_the_same_path_on_another_file_system_proves_nothing(host: HostOf) -> None:
@@ -480,6 +522,36 @@ def test_a_tap_is_known_by_the_machine_that_holds_it(host: HostOf) -> None:
     host.link("tap11111111", "tun", holder=12)
     host.link("tap22222222", "tun", holder=99)
     assert host.proven() == {"process:12", "link:tap11111111"}
+
+
+def test_a_macvtap_is_known_by_the_machine_that_holds_it_or_by_its_address(host: HostOf) -> None:
+    host.process(12, "/usr/bin/qemu-system-x86_64", "qemu", "-readconfig", "/run/incus/vm1/qemu.conf")
+    host.instance("vm2", source="database", running=False, nictype="macvlan", hwaddr="10:66:6a:00:00:02")
+    host.link("mac11111111", "macvtap", holder=12)
+    host.link("mac22222222", "macvtap", address="10:66:6a:00:00:02")
+    host.link("mac33333333", "macvtap", holder=99, address="10:66:6a:00:00:02")  # moved over to the other product
+    host.link("mac44444444", "macvtap", address="52:54:00:00:00:04")
+    host.link("macvtap0", "macvtap", address="10:66:6a:00:00:02")
+    assert host.proven() == {"process:12", "link:mac11111111", "link:mac22222222"}
+
+
+def test_a_tap_without_its_machine(host: HostOf) -> None:
+    """It is persistent. Only what was written down tells whose it is; on a network of Incus' a person is asked."""
+    host.record("network", "lan0", type="bridge", managed=True)
+    host.link("lan0", "bridge")
+    for device, name in (("eth0", "tap11111111"), ("eth1", "tap22222222"), ("eth2", "mytap")):
+        host.instance("vm1", source="database", running=False, device=device, host_name=name)
+    host.link("tap11111111", "tun")
+    host.link("tap22222222", "tun", holder=99)  # somebody has it
+    host.link("mytap", "tun")  # a name that a person gave
+    host.link("tap33333333", "tun", master="lan0")
+    host.link("tap44444444", "tun")
+    assert host.proven() == {"link:lan0", "link:tap11111111"}
+    claims = host.claims()
+    assert not claims["link:tap33333333"].proven
+    assert claims["link:tap33333333"].advice == "ip link delete tap33333333"
+    assert claims["link:tap33333333"].reason.startswith("named like")
+    assert not {"link:tap22222222", "link:mytap", "link:tap44444444"} & {id for id in claims if claims[id].proven}
 
 
 def test_hardware_in_a_container_goes_home(host: HostOf) -> None:

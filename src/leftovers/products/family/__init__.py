@@ -12,7 +12,7 @@ from typing import Any
 from leftovers import claims
 from leftovers.model import Role
 from leftovers.products.family import elsewhere, files, firewall, instances, network, ovs, processes, reading
-from leftovers.products.family.names import HELPERS, MONITOR, MOUNTED, PAYLOAD, QEMU, Names, rules
+from leftovers.products.family.names import HELPER, HELPERS, MONITOR, MOUNTED, PAYLOAD, QEMU, ROOTFS, Names, rules
 from leftovers.products.product import Directory, Product
 
 __all__ = ["Names", "product"]
@@ -53,22 +53,24 @@ def product(names: Names, **different: Any) -> Product:
             "process": (
                 *rules(names, processes.monitor),
                 claims.runs(*names.daemons, *names.helpers, reason=f"{names.possessive} daemon or a helper of it"),
+                # driver_qemu.go; device/device_utils_disk.go (LXD 5.0: "-o source=...", and a virtfs-proxy-helper
+                # beside it), tpm.go; OCI and per-instance lxcfs in Incus 7.x.
+                claims.runs_with(("-readconfig", "-pidfile"), (names.run,), *QEMU, reason="a virtual machine", rank=1),
+                claims.runs_with(
+                    ("--shared-dir", "-o", "--path", "--socket-path", "--ctrl", "--tpmstate", "-p", "--pidfile"),
+                    (f"{directory}/devices", f"{directory}/virtual-machines", names.run),
+                    *HELPERS,
+                    reason=HELPER,
+                    rank=3,
+                ),
+                *rules(names, processes.helper_child),
                 claims.child_of("a container's init", rank=1),
                 claims.in_cgroup(container, rank=1),
-                claims.rooted_below(directory, "/storage-pools", container, rank=1),
+                claims.rooted_below(directory, "/storage-pools", ROOTFS, container, rank=1),
                 # device/disk.go and driver_lxc.go: what all have mounted, and the instance's part of shmounts.
                 claims.given(*names.points, reason=container, rank=1),
                 claims.shares_mounts(container, rank=1),
                 *rules(names, processes.dnsmasq),
-                # driver_qemu.go; device/disk.go, tpm.go; OCI and per-instance lxcfs in Incus 7.x.
-                claims.runs_with(("-readconfig", "-pidfile"), (names.run,), *QEMU, reason="a virtual machine", rank=1),
-                claims.runs_with(
-                    ("--shared-dir", "--socket-path", "--ctrl", "--tpmstate", "-p", "--pidfile"),
-                    (f"{directory}/devices", f"{directory}/virtual-machines", names.run),
-                    *HELPERS,
-                    reason="a helper of an instance",
-                    rank=3,
-                ),
                 claims.in_unit(f"started by one of {names.possessive} units", rank=3),
                 *rules(names, processes.tied_process),
             ),
@@ -77,7 +79,7 @@ def product(names: Names, **different: Any) -> Product:
                 claims.holds_proven(MONITOR, "the cgroup of a container's monitor"),
                 *rules(names, processes.empty_cgroup),
             ),
-            "netns": (claims.netns_of_processes("a container's network namespace"),),
+            "netns": (claims.netns_of_processes("an instance's network namespace"),),
             "mount": (claims.mounted_at(directory, *MOUNTED, reason=f"a mount of {names.title}"),),
             "nft": rules(names, firewall.nft_table),
             "xtables": rules(names, firewall.xtables_rule),

@@ -1,4 +1,8 @@
-"""Instances are asked to shut down before a removal, and started again when it did not come to it."""
+"""Instances are asked to shut down before a removal, and started again when it did not come to it.
+
+Only through the daemon: QEMU's own monitor would take the request too, but what came down without the daemon could not
+be started again, and it has one client at a time, the daemon while that lives.
+"""
 
 from __future__ import annotations
 

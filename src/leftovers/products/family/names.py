@@ -25,8 +25,11 @@ NETWORK_CHAIN = re.compile(r"(fwd|in|out|pstrt)\.(?P<network>.+)\Z")
 PAYLOAD = r"/lxc\.payload\.[^/]+\Z"
 MONITOR = r"/lxc\.monitor\.[^/]+\Z"
 CLASH = re.compile(r"-[0-9]{1,3}\Z")
+# Where a container's root is, in the directory of all pools (internal/server/storage/drivers/volume.go).
+ROOTFS = r"/[^/]+/containers/[^/]+/rootfs(/|\Z)"
 QEMU = tuple(f"qemu-system-{arch}" for arch in ("x86_64", "aarch64", "arm", "ppc64", "riscv64", "s390x"))
-HELPERS = ("virtiofsd", "swtpm", "lxcfs")
+HELPERS = ("virtiofsd", "virtfs-proxy-helper", "swtpm", "lxcfs")
+HELPER = "a helper of an instance"
 # What a network's own tables and sets are called (drivers_nftables_templates.go); a name always follows the dot.
 SETS = re.compile(r"bridges\Z|.+_(ipv4|ipv6|eth)\Z")
 # Where they mount in their directory (internal/server/sys/fs.go, storage/drivers, device/disk.go).

@@ -231,9 +231,13 @@ def running_nic(names: Names, obj: Object, case: Case) -> Finding | None:
 
 
 def stranded(names: Names, obj: Object, case: Case) -> Finding | None:
-    """A macvlan or ipvlan of an instance that its monitor moved back into the host."""
+    """A macvlan or ipvlan of an instance that its monitor moved back into the host, or a virtual machine's macvtap,
+    which has been there all the time (device/nic_macvlan.go). Whoever holds that open decides (tap): lxd-to-incus moves
+    machines over with their addresses."""
     facts = obj.facts
-    if not facts["host"] or facts["type"] not in ("macvlan", "ipvlan") or not names.transient.match(obj.key):
+    if facts.get("holder"):
+        return None
+    if not facts["host"] or facts["type"] not in ("macvlan", "macvtap", "ipvlan") or not names.transient.match(obj.key):
         return None
     mac = facts["address"].lower()
     if mac not in addresses(case) and not mac.startswith(names.ouis):
@@ -245,11 +249,32 @@ def stranded(names: Names, obj: Object, case: Case) -> Finding | None:
 
 
 def tap(names: Names, obj: Object, case: Case) -> Finding | None:
-    """A tap that a proven process holds open: a virtual machine's."""
+    """A tap or macvtap that a proven process holds open: a virtual machine's."""
     holder = obj.facts.get("holder", 0)
-    if obj.facts["type"] != "tun" or not holder or not case.is_proven("process", str(holder)):
+    if obj.facts["type"] not in ("tun", "macvtap") or not case.is_proven("process", str(holder)):
         return None
     return Finding("a virtual machine's network device", (Evidence("kernel", f"held open by pid {holder}"),))
+
+
+def stranded_tap(names: Names, obj: Object, case: Case) -> Finding | None:
+    """A tap of a virtual machine that has ended without its daemon: it is persistent and outlives QEMU, and nothing
+    on it tells whose it is but its random name (internal/server/ip/tuntap.go; device_utils_network.go,
+    networkCreateTap)."""
+    facts = obj.facts
+    if facts["type"] != "tun" or not facts["host"] or facts.get("holder") or not names.transient.match(obj.key):
+        return None
+    for record, nic in nics_by(case, "host_name", obj.key):
+        if made(case, nic):
+            said = (
+                Evidence(record.source, f"{record.name} {nic.get('device')}: host_name {obj.key}, a random name"),
+                Evidence("kernel", "a tap that no process holds open"),
+            )
+            return Finding("a virtual machine's network device, without its machine", said)
+    if not case.is_proven("link", facts["master"]):
+        return None
+    port = Evidence("kernel", f"a port of {facts['master']} that no process holds open")
+    reason = f"named like a virtual machine's network device, on a network of {names.title}"
+    return Finding(reason, (port,), proven=False, role=Role.ADMIN, advice=f"ip link delete {obj.key}")
 
 
 def lent_link(names: Names, obj: Object, case: Case) -> Finding | None:
@@ -364,6 +389,8 @@ def foreign_port(names: Names, obj: Object, case: Case) -> Finding | None:
     master = obj.facts["master"]
     if not obj.facts["host"] or not master or not case.is_proven("link", master):
         return None
+    if stranded_tap(names, obj, case):
+        return None
     said = [Evidence("kernel", f"a port of {master}")]
     if obj.key in external(case, master):
         said.append(Evidence("database", f"bridge.external_interfaces of {master}"))
@@ -379,6 +406,7 @@ RULES: tuple[Named, ...] = (
     veth,
     stranded,
     tap,
+    stranded_tap,
     parent,
     foreign_port,
 )

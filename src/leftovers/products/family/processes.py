@@ -7,7 +7,7 @@ import re
 from leftovers.claims import Case, Finding, real_exe
 from leftovers.model import Evidence, Object, Role
 from leftovers.mountinfo import below
-from leftovers.products.family.names import CLASH, MONITOR, PAYLOAD, Names
+from leftovers.products.family.names import CLASH, HELPER, HELPERS, MONITOR, PAYLOAD, Names
 
 
 def monitor(names: Names, obj: Object, case: Case) -> Finding | None:
@@ -49,6 +49,20 @@ def dnsmasq(names: Names, obj: Object, case: Case) -> Finding | None:
         Evidence("kernel", f"serves {directory}/networks/{network}"),
     )
     return Finding("the DHCP and DNS server of a network", said, rank=3)
+
+
+def helper_child(names: Names, obj: Object, case: Case) -> Finding | None:
+    """What a helper runs in namespaces of its own: virtiofsd serves its directory from such a sandbox."""
+    parent = case.process(obj.facts["ppid"])
+    if not obj.facts["nested"] or parent is None or parent.facts["nested"]:
+        return None
+    if real_exe(parent).rpartition("/")[2] not in HELPERS or not case.is_proven("process", parent.key):
+        return None
+    # Not the whole path: from within, the kernel tells it from the top of a mount that is not reachable any more.
+    if real_exe(obj).rpartition("/")[2] != real_exe(parent).rpartition("/")[2]:
+        return None
+    said = Evidence("kernel", f"child of pid {parent.key}, runs the same file")
+    return Finding(HELPER, (said,), rank=3)
 
 
 def trace(names: Names, case: Case) -> str:
