@@ -37,7 +37,8 @@ def plan(survey: Survey, products: Sequence[str], *, data: bool = False, force: 
         for action in decide(claims, presence, data)
         if action.product in products
     ]
-    return Plan(tuple(products), tuple(sorted(actions, key=order)), survey.faults)
+    ordered = sorted(actions, key=lambda action: (action.product in survey.last, *order(action)))
+    return Plan(tuple(products), tuple(ordered), survey.faults)
 
 
 def decide(claims: Mapping[str, Claim], presence: Mapping[str, Presence], data: bool) -> Iterable[Action]:

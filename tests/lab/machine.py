@@ -117,6 +117,13 @@ RECIPES = {
             (*(tool for tool in LXD if tool not in ("liblxc1t64", "util-linux-extra")), "liblxc1"),
             (("lxd", "lxd-client", "lxcfs"),),
         ),
+        # LXC's own tools and libvirt's network (without QEMU) stand on the host from the start.
+        Recipe(
+            "neighbours-trixie",
+            "trixie",
+            (*TOOLS, *("lxc", "libvirt-daemon", "libvirt-daemon-config-network", "libvirt-clients", "squashfuse")),
+            (("incus-base", "incus-client", "lxd", "lxd-client", "lxcfs"),),
+        ),
     )
 }
 

@@ -95,6 +95,20 @@ def test_the_order_is_that_of_a_safe_removal_and_always_the_same() -> None:
         assert [action.id for action in plan(survey(*order), ["incus"]).actions] == wanted
 
 
+def test_what_others_live_with_goes_after_all_of_theirs() -> None:
+    from dataclasses import replace
+
+    claims = [
+        claim(Role.LIVE, kind="unit", key="lxcfs.service", product="lxcfs"),
+        claim(Role.LIVE, kind="process", key="9", product="lxcfs"),
+        claim(Role.LIVE, kind="file", key="/var/lib/incus"),
+    ]
+    presence = {"incus": Presence.ABSENT, "lxcfs": Presence.ABSENT}
+    seen = replace(survey(*claims), presence=presence, last=frozenset({"lxcfs"}))
+    wanted = ["file:/var/lib/incus", "unit:lxcfs.service", "process:9"]
+    assert [action.id for action in plan(seen, ["incus", "lxcfs"]).actions] == wanted
+
+
 def test_force_treats_an_installed_product_as_removed() -> None:
     from dataclasses import replace
 
