@@ -126,14 +126,21 @@ class Case:
 Rule = Callable[[Object, Case], Finding | None]
 
 
-def attribute(case: Case, rules: Mapping[str, Sequence[Rule]], recall: Collection[str] = ()) -> dict[str, Claim]:
+def attribute(
+    case: Case,
+    rules: Mapping[str, Sequence[Rule]],
+    recall: Collection[str] = (),
+    holds: Mapping[str, Sequence[Rule]] | None = None,
+) -> dict[str, Claim]:
     """Ask a product's rules about every object until nothing new is proven. Returns its claims by object id.
 
-    What the ledger recalls of the kinds in `recall` counts as proof from the start.
+    What the ledger recalls of the kinds in `recall` counts as proof from the start. `holds` are asked at the end, when
+    all that can be proven is, about each object that would go: what they find keeps it from going.
     """
     for claim in case.recalled.values():
-        if claim.object.kind in recall and claim.role in (Role.LIVE, Role.LENT):
-            case.add(claim)
+        if claim.object.kind in recall and claim.role in (Role.LIVE, Role.LENT, Role.HELD):
+            # Whoever held it may be gone: that is asked anew.
+            case.add(replace(claim, role=Role.LIVE) if claim.role is Role.HELD else claim)
     open_objects = [obj for kind in rules for obj in case.objects(kind) if obj.id not in case.claims]
     for _ in range(ROUNDS):
         left = []
@@ -163,6 +170,13 @@ def attribute(case: Case, rules: Mapping[str, Sequence[Rule]], recall: Collectio
         open_objects = left
         if not news:
             break
+    for id, claim in case.claims.items():
+        if claim.proven and claim.role is Role.LIVE:
+            held = ask(claim.object, case, (holds or {}).get(claim.object.kind, ()))
+            if held is not None:
+                said = (*held.evidence, *claim.evidence)
+                reason = f"{claim.reason}, {held.reason}"
+                case.claims[id] = replace(claim, role=Role.HELD, reason=reason, evidence=said, advice=held.advice)
     return case.claims
 
 

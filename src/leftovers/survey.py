@@ -78,7 +78,7 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
             recalled=remembered(memory.get(product.name), listed, boot_id),
             been=product.name in memory and memory[product.name].been,
         )
-        claims[product.name] = attribute(case, product.rules, product.recall)
+        claims[product.name] = attribute(case, product.rules, product.recall, product.holds)
     return Survey(
         boot_id,
         scope,

@@ -39,6 +39,8 @@ class Product:
     readers     sources of records, the best first
     places      what of the host's files its records point to: paths to be looked at besides `directories`
     rules       by kind: what proves an object its own
+    holds       by kind: rules that are asked last, about what would go: who else uses it. Their finding's reason goes
+                after that of the claim ("..., with a port of somebody else's on it"); what it is about stays, as HELD
     successors  packages of another name that take its place: their coming makes a removal a replacement
     instance_processes  the reasons of those rules for processes of which each running instance has one
     companions  products that only live for others; looked at together with this one
@@ -62,6 +64,7 @@ class Product:
     readers: tuple[Reader, ...] = ()
     places: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    holds: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     successors: tuple[str, ...] = ()
     instance_processes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
