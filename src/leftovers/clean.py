@@ -119,12 +119,13 @@ def write_down(ledger: Ledger, products: Sequence[Product], seen: Survey, run: R
 
 def finish(ledger: Ledger, memory: Mapping[str, Memory], after: Plan, possible: Plan) -> None:
     """The run has come to its end. What is left keeps its evidence, and so does what could still be asked for
-    (`possible`: volumes that go with --data); where there is nothing, old names could only mislead a later look."""
+    (`possible`: volumes that go with --data), or cannot be read (rules, while iptables is not installed). Where there
+    is nothing, old names could only mislead a later look."""
     for name, held in memory.items():
         left = [action for action in after.left() if action.product == name]
         ledger.log(name, "end", left=[action.id for action in left])
         try:
-            if left or any(action.product == name for action in possible.doing()):
+            if left or after.faults or any(action.product == name for action in possible.doing()):
                 ledger.write(replace(held, run=None))
             else:
                 ledger.write(Memory(name, held.boot_id, now(), held.presence, been=held.been))

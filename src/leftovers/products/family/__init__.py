@@ -90,6 +90,7 @@ def product(names: Names, **different: Any) -> Product:
         },
         holds={
             "link": rules(names, network.used_bridge),
+            "xtables": rules(names, firewall.used_chain),
         },
         **different,
     )

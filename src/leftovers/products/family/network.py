@@ -7,7 +7,7 @@ from typing import Any
 
 from leftovers.claims import Case, Finding, real_exe
 from leftovers.model import Evidence, Object, Record, Role
-from leftovers.products.family.names import NETWORK_CHAIN, SHARED_OUI, Named, Names
+from leftovers.products.family.names import LXCBR0, NETWORK_CHAIN, SHARED_OUI, Named, Names
 from leftovers.products.family.processes import named_for, serves
 from leftovers.products.family.reading import addresses, made, nics, nics_by, of_instance
 
@@ -42,7 +42,8 @@ def bridge(names: Names, obj: Object, case: Case) -> Finding | None:
     )
     own = mac in {hwaddr for record in remembered for hwaddr in hwaddrs_of(record)}
     marks = [Evidence("kernel", f"has its address {address}") for address in shared[:1]]
-    if mac.startswith(names.ouis) or own or (kernel and mac.startswith(SHARED_OUI)):
+    ranged = mac.startswith(names.ouis) and mac != LXCBR0
+    if ranged or own or (kernel and mac.startswith(SHARED_OUI)):
         marks.append(Evidence("kernel", f"its hardware address {mac} is one that {names.title} gives"))
     if (kernel and marks) or own or (named and len(marks) == 2):
         return Finding(reason, (*kernel[:1], *named[:1], *marks))
@@ -84,7 +85,7 @@ def firewall_names(names: Names, case: Case, network: str) -> list[Evidence]:
             found.append(Evidence("kernel", f"nft table {table.key} has chains for network {network}"))
     for rule in case.proven("xtables"):
         match = names.comment.match(rule.facts.get("comment", ""))
-        if match and match[1] == "network" and match["of"] == network:
+        if match and match["kind"] == "network" and match["of"] == network:
             found.append(Evidence("kernel", f"firewall rule {rule.facts['comment']!r}"))
             break
     return found
