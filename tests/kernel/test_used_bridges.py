@@ -55,7 +55,9 @@ def test_another_member_s_container_plugged_in_by_hand(going: Member, capsys: py
     assert leftovers("clean", going.name, "--yes") == 0
     assert ports(going.bridge) == {"veth00000005"}
     assert leftovers("verify", staying.name) == 0
+    assert left(capsys, going.name)[f"link:{going.bridge}"] == held
     sh("ip", "link", "set", "veth00000005", "nomaster")
+    assert left(capsys, going.name)[f"link:{going.bridge}"]["reason"] == "a managed network's bridge"
     assert leftovers("clean", going.name, "--yes") == 0
     assert leftovers("verify", going.name) == 0
     now = settled()

@@ -70,6 +70,16 @@ def test_where_products_disagree_the_object_stays() -> None:
     assert action.verb is Verb.KEEP and action.product == "lxd"
 
 
+def test_what_is_held_counts_also_where_its_user_knows_it_as_somebody_else_s() -> None:
+    presence = {"incus": Presence.INSTALLED, "lxd": Presence.ABSENT}
+    users = claim(Role.ADMIN)
+    (action,) = decide({"incus": users, "lxd": claim(Role.HELD, product="lxd")}, presence, True)
+    assert action.product == "lxd" and action.verb is Verb.KEEP and action.counts
+    # Two that say it is theirs: it is not known to be left.
+    (action,) = decide({"incus": claim(Role.LIVE), "lxd": claim(Role.HELD, product="lxd")}, presence, True)
+    assert action.verb is Verb.KEEP and not action.counts
+
+
 def survey(*claims: Claim, faults: tuple[str, ...] = ()) -> Survey:
     from leftovers.model import Scope
 

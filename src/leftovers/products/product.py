@@ -39,8 +39,8 @@ class Product:
     readers     sources of records, the best first
     places      what of the host's files its records point to: paths to be looked at besides `directories`
     rules       by kind: what proves an object its own
-    holds       by kind: rules that are asked last, about what would go: who else uses it. Their finding's reason goes
-                after that of the claim ("..., with a port of somebody else's on it"); what it is about stays, as HELD
+    holds       by kind: rules that are asked last, about what would go: who else uses it. What they find something
+                about stays, as HELD, with their reason after that of the claim and their first evidence before its
     successors  packages of another name that take its place: their coming makes a removal a replacement
     instance_processes  the reasons of those rules for processes of which each running instance has one
     companions  products that only live for others; looked at together with this one

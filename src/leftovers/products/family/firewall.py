@@ -78,7 +78,7 @@ def used_chain(names: Names, obj: Object, case: Case) -> Finding | None:
         if not case.is_proven("xtables", rule.key):
             said = (Evidence("kernel", f"-A {rule.facts['chain']} {rule.facts['rule']}"),)
             advice = f"{command(rule)} && leftovers clean {names.name}"
-            return Finding("to which somebody else's rule jumps", said, advice=advice)
+            return Finding("somebody else's rule jumps to it", said, advice=advice)
     return None
 
 

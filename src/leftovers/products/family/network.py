@@ -380,7 +380,7 @@ def used_bridge(names: Names, obj: Object, case: Case) -> Finding | None:
             port = link.facts["master"] == obj.key
             said = (Evidence("kernel", f"{link.key} is {'a port of' if port else 'on'} it: {user}"),)
             free = f"ip link set {link.key} nomaster && " if port else ""
-            return Finding("and somebody else is on it", said, advice=f"{free}leftovers clean {names.name}")
+            return Finding("somebody else is on it", said, advice=f"{free}leftovers clean {names.name}")
     return None
 
 
