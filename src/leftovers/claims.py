@@ -19,6 +19,8 @@ __all__ = ["Case", "Finding", "Rule", "attribute"]
 
 # More rounds than any chain of relations is long; each round must prove something new, so it ends earlier.
 ROUNDS = 12
+# Between a claim's reason and why its object is held all the same.
+HELD = "; held: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +128,19 @@ class Case:
 Rule = Callable[[Object, Case], Finding | None]
 
 
-def attribute(case: Case, rules: Mapping[str, Sequence[Rule]], recall: Collection[str] = ()) -> dict[str, Claim]:
+def attribute(
+    case: Case,
+    rules: Mapping[str, Sequence[Rule]],
+    recall: Collection[str] = (),
+    holds: Mapping[str, Sequence[Rule]] | None = None,
+) -> dict[str, Claim]:
     """Ask a product's rules about every object until nothing new is proven. Returns its claims by object id.
 
-    What the ledger recalls of the kinds in `recall` counts as proof from the start.
+    What the ledger recalls of the kinds in `recall` counts as proof from the start. `holds` are asked at the end, when
+    all that can be proven is, about each object that would go: what they find keeps it from going.
     """
-    for claim in case.recalled.values():
+    for recalled in case.recalled.values():
+        claim = released(recalled)
         if claim.object.kind in recall and claim.role in (Role.LIVE, Role.LENT):
             case.add(claim)
     open_objects = [obj for kind in rules for obj in case.objects(kind) if obj.id not in case.claims]
@@ -163,7 +172,22 @@ def attribute(case: Case, rules: Mapping[str, Sequence[Rule]], recall: Collectio
         open_objects = left
         if not news:
             break
+    for id, claim in case.claims.items():
+        if claim.proven and claim.role is Role.LIVE:
+            held = ask(claim.object, case, (holds or {}).get(claim.object.kind, ()))
+            if held is not None:
+                said = (*held.evidence[:1], *claim.evidence)
+                reason = f"{claim.reason}{HELD}{held.reason}"
+                case.claims[id] = replace(claim, role=Role.HELD, reason=reason, evidence=said, advice=held.advice)
     return case.claims
+
+
+def released(claim: Claim) -> Claim:
+    """A claim as it was before its object was held: whoever held it may be gone, and that is asked anew."""
+    if claim.role is not Role.HELD or HELD not in claim.reason:
+        return claim
+    reason = claim.reason.partition(HELD)[0]
+    return replace(claim, role=Role.LIVE, reason=reason, evidence=claim.evidence[1:], advice="")
 
 
 def ask(obj: Object, case: Case, rules: Sequence[Rule]) -> Finding | None:

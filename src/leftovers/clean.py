@@ -121,14 +121,15 @@ def finish(
     ledger: Ledger, products: Sequence[Product], memory: Mapping[str, Memory], after: Plan, possible: Plan
 ) -> None:
     """The run has come to its end. What is left keeps its evidence, and so does what could still be asked for
-    (`possible`: volumes that go with --data); where there is nothing, old names could only mislead a later look. What
-    other machines have stays known: nothing on this one will tell it again."""
+    (`possible`: volumes that go with --data), or cannot be read (rules, while iptables is not installed). Where there
+    is nothing, old names could only mislead a later look. What other machines have stays known: nothing on this one
+    will tell it again."""
     for product in products:
         held = memory[product.name]
         left = [action for action in after.left() if action.product == product.name]
         ledger.log(product.name, "end", left=[action.id for action in left])
         try:
-            if left or any(action.product == product.name for action in possible.doing()):
+            if left or after.faults or any(action.product == product.name for action in possible.doing()):
                 ledger.write(replace(held, run=None))
             else:
                 known = tuple(record for record in held.records if product.elsewhere((record,)))

@@ -37,13 +37,18 @@ def plan(survey: Survey, products: Sequence[str], *, data: bool = False, force: 
         for action in decide(claims, presence, data)
         if action.product in products
     ]
-    return Plan(tuple(products), tuple(sorted(actions, key=order)), survey.faults)
+    ordered = sorted(actions, key=lambda action: (action.product in survey.last, *order(action)))
+    return Plan(tuple(products), tuple(ordered), survey.faults)
 
 
 def decide(claims: Mapping[str, Claim], presence: Mapping[str, Presence], data: bool) -> Iterable[Action]:
-    """One action for an object, of all the claims on it. Where products disagree, it stays."""
+    """One action for an object, of all the claims on it. Where products disagree, it stays. Who only knows a thing as
+    somebody else's (a bridge that his container is on) does not speak for the one whose it is."""
     if not claims:
         return []
+    owned = [claim for claim in claims.values() if claim.proven and claim.role is not Role.ADMIN]
+    if len(owned) == 1 and owned[0].role is Role.HELD:
+        return [action_for(owned[0], presence[owned[0].product], data)]
     actions = [action_for(claim, presence[claim.product], data) for claim in claims.values()]
     keeping = [action for action in actions if action.verb is Verb.KEEP]
     return [keeping[0] if keeping else actions[0]]

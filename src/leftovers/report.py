@@ -125,12 +125,12 @@ def summary(plan: Plan) -> str:
     """One line of counts."""
     removing = sum(action.verb is Verb.REMOVE for action in plan.actions)
     returning = sum(action.verb is Verb.RETURN for action in plan.actions)
-    unproven = sum(action.counts for action in plan.keeping())
+    left = sum(action.counts for action in plan.keeping())
     text = f"{removing} to remove"
     if returning:
         text += f", {returning} to give back"
     text += f", {len(plan.keeping())} kept"
-    return text + (f" ({unproven} of them not proven)" if unproven else "")
+    return text + (f" ({left} of them left over)" if left else "")
 
 
 def removal_line(

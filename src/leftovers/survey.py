@@ -28,6 +28,7 @@ class Survey:
     because    what says so
     records    what each product has written down
     faults     what could not be read: with any of these, the rest may not be the whole
+    last       products that others of these live with: theirs goes when all else has gone
     """
 
     boot_id: str
@@ -38,6 +39,7 @@ class Survey:
     because: Mapping[str, str]
     records: Mapping[str, tuple[Record, ...]]
     faults: tuple[str, ...]
+    last: frozenset[str] = frozenset()
 
 
 def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]) -> Survey:
@@ -76,7 +78,7 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
             recalled=remembered(memory.get(product.name), listed, boot_id),
             been=product.name in memory and memory[product.name].been,
         )
-        claims[product.name] = attribute(case, product.rules, product.recall)
+        claims[product.name] = attribute(case, product.rules, product.recall, product.holds)
     return Survey(
         boot_id,
         scope,
@@ -86,6 +88,7 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
         {name: because for name, (_, because) in present.items()},
         records,
         tuple(dict.fromkeys(faults)),
+        frozenset(companion for product in products for companion in product.companions),
     )
 
 

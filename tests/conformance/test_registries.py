@@ -78,7 +78,8 @@ def test_a_product(product: Product) -> None:
 @pytest.mark.parametrize("name", ["incus", "lxd"])
 def test_companions_come_after_those_that_they_live_for(name: str) -> None:
     assert [product.name for product in products.with_companions([name])] == [name, "lxcfs"]
-    assert [product.name for product in products.with_companions(NAMES)][-1] == "lxcfs"
+    for names in (NAMES, NAMES[::-1]):
+        assert [product.name for product in products.with_companions(names)][-1] == "lxcfs"
 
 
 def imports(path: Path) -> set[str]:

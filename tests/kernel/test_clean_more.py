@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import incus_like
 import pytest
+from incus_like import INCUS, LXD
 from sandbox import private, sh
 from test_clean import assert_same, leftovers, plan, settled
 from things import until
@@ -242,3 +244,71 @@ def test_a_reader_that_goes_away_does_not_stop_a_clean() -> None:
     assert leftovers("resume") == 0
     assert leftovers("clean", "incus", "--yes") == 0
     assert_same(settled(), before)
+
+
+def table(tool: str) -> str:
+    return "\n".join(line for line in sh(f"{tool}-save").splitlines() if line.startswith(("-", ":", "*")))
+
+
+@private
+def test_rules_of_a_chain_and_of_a_device_that_went_before(capsys: pytest.CaptureFixture[str]) -> None:
+    incus_like.prepare()
+    incus_like.admin()
+    os.makedirs("/srv/pool/x")
+    for tool in ("iptables-nft", "ebtables-nft"):
+        sh(tool, "-A", "FORWARD", "-j", "ACCEPT")
+    sh("iptables-nft", "-N", "incus_nic_admin")
+    sh("iptables-nft", "-A", "FORWARD", "-j", "incus_nic_admin")
+    comment = ("-m", "comment", "--comment")
+    sh("iptables-nft", "-A", "INPUT", *comment, f"generated for Incus network {INCUS.bridge} by hand", "-j", "ACCEPT")
+    sh("ebtables-nft", "-A", "INPUT", "-i", "veth0badcafe", "-s", "10:66:6a:00:00:77", "-j", "DROP")
+    sh("ebtables-nft", "-A", "INPUT", "-i", "veth0b0b0b0b", "-s", "52:54:00:00:00:77", "-j", "DROP")
+    sh("iptables-nft", "-A", "FORWARD", "-i", "br-lan", "-j", "incus_nic_admin")
+    before = {tool: table(tool) for tool in ("iptables-nft", "ebtables-nft")}
+    incus_like.incus(2, purged=False)
+    sh("ebtables-nft", "-A", "INPUT", "-s", "!", f"{INCUS.mac}09", "-i", "veth00000009", "-j", "DROP")
+    sh("ebtables-nft", "-A", "INPUT", "-i", "veth00000009", "-j", "DROP")
+    sh("iptables-nft", "-N", "incus_acl_net2")
+    sh("iptables-nft", "-A", "incus_acl_net2", "-j", "DROP")
+    sh("iptables-nft", "-I", "INPUT", *comment, "generated for Incus network net2", "-j", "incus_acl_net2")
+    sh("iptables-nft", "-A", "OUTPUT", "-j", "incus_acl_net2")
+    incus_like.purge()
+    assert leftovers("clean", "incus", "--yes") == 0, capsys.readouterr().out
+    assert table("ebtables-nft") == before["ebtables-nft"]
+    capsys.readouterr()
+    assert leftovers("verify", "incus", "--json") == 3
+    held = {item["id"]: item for item in json.loads(capsys.readouterr().out)["objects"] if item["counts"]}
+    assert list(held) == ["xtables:ip nft filter -N incus_acl_net2"]
+    assert held["xtables:ip nft filter -N incus_acl_net2"]["advice"].startswith(
+        "iptables-nft -t filter -D OUTPUT -j incus_acl_net2 && "
+    )
+    sh("iptables-nft", "-D", "OUTPUT", "-j", "incus_acl_net2")
+    assert leftovers("clean", "incus", "--yes") == 0
+    assert table("iptables-nft") == before["iptables-nft"]
+    assert leftovers("verify", "incus") == 0
+
+
+@private
+def test_rules_that_could_not_be_read_are_not_forgotten(capsys: pytest.CaptureFixture[str]) -> None:
+    # The links are gone by the second time, and all that LXD has written down but for what is in the ledger.
+    incus_like.prepare(LXD)
+    incus_like.admin(LXD)
+    os.makedirs("/srv/pool/x")
+    sh("ebtables-nft", "-A", "FORWARD", "-j", "ACCEPT")
+    before = table("ebtables-nft")
+    incus_like.incus(2, purged=False, of=LXD)
+    sh("ebtables-nft", "-A", "INPUT", "-s", "!", f"{LXD.mac}01", "-i", "veth00000001", "-j", "DROP")
+    sh("ebtables-nft", "-A", "INPUT", "-i", "veth00000001", "-j", "DROP")
+    assert leftovers("record", "lxd") == 0
+    incus_like.purge(LXD)
+    tools = os.path.realpath("/usr/sbin/ebtables-nft-save")
+    incus_like.write("/run/lab/no-program")
+    sh("mount", "--bind", "/run/lab/no-program", tools)
+    assert leftovers("clean", "lxd", "--yes") == 1
+    assert "(apt install iptables)" in capsys.readouterr().out
+    sh("umount", tools)
+    assert "veth00000001" not in sh("ip", "-o", "link") and table("ebtables-nft") != before
+    assert leftovers("verify", "lxd") == 3
+    assert leftovers("clean", "lxd", "--yes") == 0, capsys.readouterr().out
+    assert table("ebtables-nft") == before
+    assert leftovers("verify", "lxd") == 0

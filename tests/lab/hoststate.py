@@ -271,12 +271,13 @@ def slurp_or(path: str, default: str = "?") -> str:
 
 # -- network ---------------------------------------------------------------------------------------------------------
 
-# Counters, timers, states of the moment, and numbers that the kernel gives anew.
+# Counters, timers, states of the moment, and numbers that the kernel gives anew. The ageing time is one of them:
+# spanning tree shortens it for a while when a port comes or goes (net/bridge/br_stp.c).
 VOLATILE_LINK = """
 ifindex link_index link_netnsid stats stats64 xdp num_tx_queues num_rx_queues fdb_n_learned operstate qdisc allmulti
 hello_timer tcn_timer topology_change_timer gc_timer hold_timer message_age_timer forward_delay_timer root_id bridge_id
 root_port root_path_cost topology_change topology_change_detected topology_change_ack config_pending designated_root
-designated_bridge designated_port designated_cost port_id id no state multicast_router mcast_hash_max
+designated_bridge designated_port designated_cost port_id id no state ageing_time multicast_router mcast_hash_max
 """
 
 

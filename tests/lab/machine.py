@@ -126,6 +126,13 @@ RECIPES = {
             (("lxd", "lxd-client", "lxcfs"),),
         ),
         Recipe("vms-trixie", "trixie", (*TOOLS, *VIRTUAL), (("incus-base", "incus-client", "lxcfs"),)),
+        # LXC's own tools and libvirt's network (without QEMU) stand on the host from the start.
+        Recipe(
+            "neighbours-trixie",
+            "trixie",
+            (*TOOLS, *("lxc", "libvirt-daemon", "libvirt-daemon-config-network", "libvirt-clients", "squashfuse")),
+            (("incus-base", "incus-client", "lxd", "lxd-client", "lxcfs"),),
+        ),
     )
 }
 

@@ -70,6 +70,16 @@ def test_where_products_disagree_the_object_stays() -> None:
     assert action.verb is Verb.KEEP and action.product == "lxd"
 
 
+def test_what_is_held_counts_also_where_its_user_knows_it_as_somebody_else_s() -> None:
+    presence = {"incus": Presence.INSTALLED, "lxd": Presence.ABSENT}
+    users = claim(Role.ADMIN)
+    (action,) = decide({"incus": users, "lxd": claim(Role.HELD, product="lxd")}, presence, True)
+    assert action.product == "lxd" and action.verb is Verb.KEEP and action.counts
+    # Two that say it is theirs: it is not known to be left.
+    (action,) = decide({"incus": claim(Role.LIVE), "lxd": claim(Role.HELD, product="lxd")}, presence, True)
+    assert action.verb is Verb.KEEP and not action.counts
+
+
 def survey(*claims: Claim, faults: tuple[str, ...] = ()) -> Survey:
     from leftovers.model import Scope
 
@@ -93,6 +103,20 @@ def test_the_order_is_that_of_a_safe_removal_and_always_the_same() -> None:
               "mount:/m", "cgroup:/lxc.payload.c1", "file:/var/lib/incus"]  # fmt: skip
     for order in (claims, claims[::-1]):
         assert [action.id for action in plan(survey(*order), ["incus"]).actions] == wanted
+
+
+def test_what_others_live_with_goes_after_all_of_theirs() -> None:
+    from dataclasses import replace
+
+    claims = [
+        claim(Role.LIVE, kind="unit", key="lxcfs.service", product="lxcfs"),
+        claim(Role.LIVE, kind="process", key="9", product="lxcfs"),
+        claim(Role.LIVE, kind="file", key="/var/lib/incus"),
+    ]
+    presence = {"incus": Presence.ABSENT, "lxcfs": Presence.ABSENT}
+    seen = replace(survey(*claims), presence=presence, last=frozenset({"lxcfs"}))
+    wanted = ["file:/var/lib/incus", "unit:lxcfs.service", "process:9"]
+    assert [action.id for action in plan(seen, ["incus", "lxcfs"]).actions] == wanted
 
 
 def test_force_treats_an_installed_product_as_removed() -> None:

@@ -29,4 +29,5 @@ def with_companions(names: Sequence[str]) -> list[Product]:
             if companion not in present:
                 present.add(companion)
                 products.append(load(companion))
-    return products
+    lived_for = {companion for product in products for companion in product.companions}
+    return sorted(products, key=lambda product: product.name in lived_for)

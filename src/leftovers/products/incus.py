@@ -28,7 +28,7 @@ NAMES = Names(
     ),
     variable="INCUS_DIR",
     points=("/dev/incus", "/dev/.incus-mounts"),
-    # The range that belongs to Zabbly, Incus' maintainers; since 6.0.1, before that only the shared one.
+    # The range that belongs to Zabbly, the maintainers of Incus and LXC; since 6.0.1, before that only the shared one.
     ouis=("10:66:6a:",),
     host_names="inc",
     accounts=("group incus-admin",),

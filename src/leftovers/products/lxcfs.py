@@ -9,6 +9,7 @@ from leftovers.products.product import Directory, Product
 
 POINTS = ("/var/lib/lxcfs", "/var/lib/incus-lxcfs")
 RUN = "/run/lxcfs"
+PID = "/run/lxcfs.pid"
 EXES = ("/usr/bin/lxcfs", "/opt/incus/bin/lxcfs")
 
 
@@ -18,7 +19,7 @@ def users(case: Case, majmin: str) -> list[str]:
     root = covering(case.mounts(), "/")
     home = [root.majmin, root.root] if root else []
     return [
-        f"pid {process.key} ({real_exe(process)})"
+        f"pid {process.key} ({real_exe(process)}, in cgroup {process.facts['cgroup']})"
         for process in case.objects("process")
         if majmin in process.facts.get("mount_devices", ())
         and process.facts["mount_root"] != home
@@ -26,10 +27,24 @@ def users(case: Case, majmin: str) -> list[str]:
     ]
 
 
+def servers(case: Case) -> list[Object]:
+    """Every lxcfs on the host, of whatever path: an administrator may have his own."""
+    return [
+        process
+        for process in case.objects("process")
+        if not process.facts["nested"] and real_exe(process).rpartition("/")[2] == "lxcfs"
+    ]
+
+
 def mount(obj: Object, case: Case) -> Finding | None:
     if obj.facts["fstype"] != "fuse.lxcfs" or obj.facts["point"] not in POINTS:
         return None
     said = [Evidence("kernel", f"mounted at {obj.facts['point']} (fuse.lxcfs)")]
+    if not any(obj.facts["point"] in server.facts["argv"] for server in servers(case)):
+        # "Transport endpoint is not connected", here and in containers: to them it makes no difference whether this
+        # one, on the host, is there.
+        said.append(Evidence("kernel", "no process serves it any more"))
+        return Finding("a mount of lxcfs, which has ended", tuple(said))
     using = users(case, obj.facts["majmin"])
     if using:
         said += [Evidence("kernel", f"mounted in the container of {user}") for user in using[:5]]
@@ -66,6 +81,14 @@ def run_directory(obj: Object, case: Case) -> Finding | None:
     return Finding("lxcfs' run directory", (Evidence("package", "lxcfs makes it (lxcfs src/lxcfs.c, RUNTIME_PATH)"),))
 
 
+def pid_file(obj: Object, case: Case) -> Finding | None:
+    """Any lxcfs writes it, and takes it away again if it is not killed."""
+    if obj.key != PID or obj.facts["type"] != "file" or servers(case):
+        return None
+    said = Evidence("package", "lxcfs writes it (lxcfs src/lxcfs.c, DEFAULT_PID_FILE)")
+    return Finding("the number of an lxcfs that was killed", (said, Evidence("kernel", "no lxcfs runs")))
+
+
 def directory(obj: Object, case: Case) -> Finding | None:
     if obj.key not in POINTS or obj.facts["type"] != "directory" or (obj.facts["entries"] and not obj.facts["mounted"]):
         return None
@@ -83,9 +106,9 @@ PRODUCT = Product(
     daemons=EXES,
     units=("lxcfs.service",),
     directories=tuple(
-        Directory(point, Role.LIVE, "made by the unit's ExecStartPre= (lxcfs.service)") for point in (*POINTS, RUN)
+        Directory(point, Role.LIVE, "made by the unit's ExecStartPre= (lxcfs.service)") for point in (*POINTS, RUN, PID)
     ),
     # The mount first: whether somebody uses it decides about all the rest.
     recall=frozenset(),
-    rules={"mount": (mount,), "process": (process,), "unit": (unit,), "file": (directory, run_directory)},
+    rules={"mount": (mount,), "process": (process,), "unit": (unit,), "file": (directory, run_directory, pid_file)},
 )

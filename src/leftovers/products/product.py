@@ -40,6 +40,8 @@ class Product:
     places      what of the host's files its records point to: paths to be looked at besides `directories`
     elsewhere   what its records say of other machines: one line each (only ever reported)
     rules       by kind: what proves an object its own
+    holds       by kind: rules that are asked last, about what would go: who else uses it. What they find something
+                about stays, as HELD, with their reason after that of the claim and their first evidence before its
     successors  packages of another name that take its place: their coming makes a removal a replacement
     instance_processes  the reasons of those rules for processes of which each running instance has one
     companions  products that only live for others; looked at together with this one
@@ -64,6 +66,7 @@ class Product:
     places: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     elsewhere: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    holds: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     successors: tuple[str, ...] = ()
     instance_processes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from leftovers.claims import Case, attribute
-from leftovers.model import Claim, Object, Presence, Record, Role
+from leftovers.model import Claim, Evidence, Object, Presence, Record, Role
 from leftovers.products import load
 
 EXE = "/usr/libexec/incus/incusd"
@@ -146,7 +146,7 @@ class HostOf:
     def claims(self, elsewhere: dict[str, Claim] | None = None) -> dict[str, Claim]:
         listed = {kind: tuple(objects) for kind, objects in self.listed.items()}
         case = Case(self.product.name, Presence.ABSENT, listed, tuple(self.records), elsewhere or {})
-        claims = attribute(case, self.product.rules)
+        claims = attribute(case, self.product.rules, holds=self.product.holds)
         return {translated(id, self.back): claim for id, claim in claims.items()}
 
     def proven(self) -> set[str]:
@@ -601,6 +601,80 @@ def test_links_that_a_container_made_itself_are_nobody_s_business(host: HostOf) 
     assert not any(id.startswith("link:") for id in host.claims())
 
 
+def test_lxc_s_bridge_has_a_hardware_address_of_incus_range(incus: HostOf) -> None:
+    been(incus)
+    incus.table("incus", "fwd.lxcbr0", "fwd.net1")
+    incus.link("lxcbr0", "bridge", address="10:66:6a:00:00:00")
+    incus.link("net1", "bridge", address="10:66:6a:00:00:01")
+    assert incus.proven() == {"nft:inet incus", "link:net1"}
+
+
+# -- who else uses it -----------------------------------------------------------------------------------------------
+
+
+def on_a_bridge(host: HostOf) -> None:
+    """net1 with a container's veth on it, and somebody's port p0 that nobody has yet."""
+    host.container("c1", 10, netns=77)
+    host.record("network", "net1", "api", type="bridge", managed=True, config={"bridge.external_interfaces": "eth1"})
+    host.link("net1", "bridge")
+    host.link("veth11111111", peer="eth0", peer_netns=77, peer_address="00:16:3e:00:00:01", master="net1")
+    host.add("netns", "1", (1,), inode=1, host=True, processes=[10], pins=[])
+    host.add("netns", "77", (77,), inode=77, host=False, processes=[11], pins=[])
+    host.add("netns", "88", (88,), inode=88, host=False, processes=[50], pins=[])
+    host.add("netns", "99", (99,), inode=99, host=False, processes=[], pins=["/run/netns/mine"])
+    host.process(50, "/usr/bin/sleep", "sleep", netns=88, nested=True)
+
+
+USERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a container": ("veth", {"peer": "eth0", "peer_netns": 88}),
+    "a pinned namespace": ("veth", {"peer": "eth0", "peer_netns": 99}),
+    "a guest": ("tun", {"holder": 50}),
+    "a card": ("", {}),
+}
+NOBODY: dict[str, tuple[str, dict[str, Any]]] = {
+    "its own container": ("veth", {"peer": "eth1", "peer_netns": 77, "peer_address": "00:16:3e:00:00:02"}),
+    "an unknown namespace": ("veth", {"peer": "", "peer_netns": 111}),
+    "its own process": ("tun", {"holder": 10}),
+    "no guest": ("tun", {"holder": 0}),
+    "a card that is down": ("", {"up": False}),
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_bridge_that_somebody_else_is_on_is_held(host: HostOf, user: str) -> None:
+    on_a_bridge(host)
+    assert "link:net1" in host.proven()
+    type, facts = USERS[user]
+    host.link("p0", type, master="net1", **facts)
+    claim = host.claims()["link:net1"]
+    assert claim.role is Role.HELD and "p0 is a port of it" in claim.evidence[0].text
+    assert claim.advice.startswith("ip link set p0 nomaster && leftovers clean ")
+    assert "link:veth11111111" in host.proven(), "what rests on the bridge still does"
+
+
+def test_who_is_about_to_go_too_does_not_hold_a_bridge(host: HostOf) -> None:
+    on_a_bridge(host)
+    port = host.link("p0", "veth", master="net1", peer="eth0", peer_netns=88)
+    claim = Claim("another", port, Role.LIVE, True, "", (Evidence("kernel", ""),))
+    assert host.claims({port.id: claim})["link:net1"].role is Role.LIVE
+
+
+@pytest.mark.parametrize(("netns", "role"), [(77, Role.LIVE), (88, Role.HELD)])
+def test_a_macvlan_on_a_bridge_would_go_with_it(host: HostOf, netns: int, role: Role) -> None:
+    on_a_bridge(host)
+    host.link("eth2", "macvlan", netns=netns, pid=11, peer="net1", peer_netns=1, address="00:16:3e:00:00:05")
+    assert host.claims()["link:net1"].role is role
+
+
+@pytest.mark.parametrize("user", NOBODY)
+def test_a_port_that_leads_to_nobody_does_not_hold_a_bridge(host: HostOf, user: str) -> None:
+    on_a_bridge(host)
+    type, facts = NOBODY[user]
+    host.link("p0", type, master="net1", **facts)
+    host.link("eth1", "", master="net1")
+    assert host.claims()["link:net1"].role is Role.LIVE
+
+
 # -- firewall -------------------------------------------------------------------------------------------------------
 
 
@@ -644,7 +718,36 @@ def test_rules_are_known_by_their_exact_comment(host: HostOf) -> None:
     rule(host, "4", comment="generated for LXD network lxdbr0")
     rule(host, "5", comment="not generated for Incus network incusbr0")
     rule(host, "6", comment="", interfaces=["incusbr0"])
-    assert host.proven() == {"xtables:1", "xtables:2", "xtables:3"}
+    rule(host, "7", comment="generated for Incus network incusbr0 by hand")
+    rule(host, "8", comment="generated for Incus container web (eth0), and mine")
+    rule(host, "9", comment="generated for Incus container proj_c1 (eth0) rpfilter")
+    assert host.proven() == {"xtables:1", "xtables:2", "xtables:3", "xtables:9"}
+
+
+def test_a_chain_is_known_by_the_rules_that_jump_to_it_or_by_its_network(host: HostOf) -> None:
+    commented = "generated for Incus network net1"
+    rule(host, "jump", target="incus_nic_net1", comment=commented)
+    rule(host, "in", chain="incus_nic_net1", target="DROP")
+    rule(host, "chain", chain="incus_nic_net1", target="", user=True)
+    rule(host, "other table", chain="incus_nic_net1", target="", user=True, table="nat")
+    rule(host, "other backend", chain="incus_nic_net1", target="", user=True, backend="legacy")
+    rule(host, "known", chain="incus_acl_net2", target="", user=True)
+    rule(host, "admin", chain="incus_nic_admin", target="", user=True)
+    rule(host, "admin's jump", target="incus_nic_admin")
+    host.record("network", "net2", "database", type="bridge", managed=True, config={})
+    assert host.proven() == {"xtables:jump", "xtables:in", "xtables:chain", "xtables:known"}
+    claims = host.claims()
+    for key in ("admin", "admin's jump", "other table", "other backend"):
+        assert claims[f"xtables:{key}"].role is Role.ADMIN and claims[f"xtables:{key}"].advice
+
+
+def test_a_chain_that_somebody_else_s_rule_jumps_to_is_held(host: HostOf) -> None:
+    rule(host, "jump", target="incus_nic_net1", comment="generated for Incus network net1")
+    rule(host, "his", target="incus_nic_net1", chain="INPUT")
+    rule(host, "chain", chain="incus_nic_net1", target="", user=True)
+    claims = host.claims()
+    assert claims["xtables:chain"].role is Role.HELD and claims["xtables:his"].role is Role.ADMIN
+    assert translated(claims["xtables:chain"].advice, host.back).startswith("iptables-nft -t filter -D INPUT his && ")
 
 
 def test_bridge_rules_have_no_comment_and_are_known_by_the_link(host: HostOf) -> None:
@@ -653,6 +756,30 @@ def test_bridge_rules_have_no_comment_and_are_known_by_the_link(host: HostOf) ->
     rule(host, "a", family="bridge", interfaces=["veth11111111"])
     rule(host, "b", family="bridge", interfaces=["vethadmin"])
     assert "xtables:a" in host.proven() and "xtables:b" not in host.proven()
+
+
+def test_bridge_rules_of_a_device_that_is_gone_are_known_by_the_address_in_one_of_them(host: HostOf) -> None:
+    host.instance("c1", "ledger", running=False, hwaddr="00:16:3e:00:00:01")
+    family = {"family": "bridge", "chain": "INPUT", "target": "DROP"}
+    rule(host, "address", **family, interfaces=["veth11111111"], macs=["00:16:3e:00:00:01"])
+    rule(host, "interface", **family, interfaces=["veth11111111"])
+    rule(host, "name", **family, interfaces=["vethmine"], macs=["00:16:3e:00:00:01"])
+    rule(host, "unknown", **family, interfaces=["veth22222222"], macs=["52:54:00:00:00:01"])
+    host.link("veth44444444", peer="veth55555555", peer_netns=1)
+    rule(host, "there", **family, interfaces=["veth44444444"], macs=["00:16:3e:00:00:01"])
+    assert host.proven() == {"xtables:address", "xtables:interface"}
+
+
+def test_the_range_that_all_give_proves_nothing(host: HostOf) -> None:
+    rule(host, "a", family="bridge", interfaces=["veth33333333"], macs=["00:16:3e:00:00:99"])
+    assert host.claims() == {}
+    been(host)
+    assert not host.claims()["xtables:a"].proven and host.claims()["xtables:a"].advice
+
+
+def test_a_range_of_its_own_tells_too(incus: HostOf) -> None:
+    rule(incus, "a", family="bridge", interfaces=["veth11111111"], macs=["10:66:6a:00:00:01"])
+    assert incus.proven() == {"xtables:a"}
 
 
 # -- mounts, loops, pools, profiles, files --------------------------------------------------------------------------

@@ -25,10 +25,15 @@ def process(pid: int, exe: str, **facts: Any) -> Object:
     return Object("process", str(pid), (pid, 1), {**known, **facts})
 
 
-def claims(*processes: Object, elsewhere: dict[str, Claim] | None = None) -> dict[str, Claim]:
+SERVER = process(10, "/usr/bin/lxcfs (deleted)", argv=["lxcfs", "/var/lib/lxcfs"])
+
+
+def claims(
+    *processes: Object, elsewhere: dict[str, Claim] | None = None, server: tuple[Object, ...] = (SERVER,)
+) -> dict[str, Claim]:
     listed = {
         "mount": (mount("/", "8:1", "ext4"), mount("/var/lib/lxcfs", "0:77", "fuse.lxcfs")),
-        "process": (process(10, "/usr/bin/lxcfs (deleted)", argv=["lxcfs", "/var/lib/lxcfs"]), *processes),
+        "process": (*server, *processes),
         "unit": (
             Object(
                 "unit",
@@ -37,7 +42,10 @@ def claims(*processes: Object, elsewhere: dict[str, Claim] | None = None) -> dic
                 {"load": "not-found", "active": "active", "sub": "running", "cgroup": ""},
             ),
         ),
-        "file": (Object("file", "/var/lib/lxcfs", ("f",), {"type": "directory", "entries": [], "mounted": True}),),
+        "file": (
+            Object("file", "/var/lib/lxcfs", ("f",), {"type": "directory", "entries": [], "mounted": True}),
+            Object("file", "/run/lxcfs.pid", ("p",), {"type": "file", "entries": [], "mounted": False}),
+        ),
     }
     return attribute(Case("lxcfs", Presence.ABSENT, listed, (), elsewhere or {}), LXCFS.rules)
 
@@ -56,6 +64,26 @@ def test_it_stays_for_a_container_of_somebody_else() -> None:
     found = claims(user())
     assert {claim.role for claim in found.values()} == {Role.ADMIN}
     assert any("pid 20" in said.text for said in found["process:10"].evidence)
+
+
+def test_where_its_server_has_ended_nobody_s_view_of_it_is_lost() -> None:
+    found = claims(user(), server=())
+    assert found["mount:/var/lib/lxcfs"].role is Role.LIVE and "ended" in found["mount:/var/lib/lxcfs"].reason
+    assert found["file:/run/lxcfs.pid"].role is Role.LIVE
+
+
+@pytest.mark.parametrize("exe", ["/usr/local/bin/lxcfs", "/opt/other/lxcfs"])
+def test_a_server_of_another_path_serves_it_too(exe: str) -> None:
+    found = claims(user(), server=(process(10, exe, argv=["lxcfs", "/var/lib/lxcfs"]),))
+    assert found["mount:/var/lib/lxcfs"].role is Role.ADMIN and "file:/run/lxcfs.pid" not in found
+
+
+def test_a_server_at_another_place_or_in_a_container_does_not_serve_it() -> None:
+    others = (
+        process(10, "/usr/bin/lxcfs", argv=["lxcfs", "/srv/mine"]),
+        process(11, "/usr/bin/lxcfs", argv=["lxcfs", "/var/lib/lxcfs"], nested=True),
+    )
+    assert claims(user(), server=others)["mount:/var/lib/lxcfs"].role is Role.LIVE
 
 
 def test_a_container_that_is_about_to_go_is_no_user() -> None:

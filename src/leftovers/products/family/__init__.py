@@ -95,5 +95,9 @@ def product(names: Names, **different: Any) -> Product:
             "account": (claims.reported(f"made by {names.possessive} package"),),
             "sysctl": (claims.reported(f"{names.title} sets it; what stood before is not known"),),
         },
+        holds={
+            "link": rules(names, network.used_bridge),
+            "xtables": rules(names, firewall.used_chain),
+        },
         **different,
     )

@@ -6,9 +6,11 @@ import re
 
 from leftovers.claims import Case, Finding
 from leftovers.model import Evidence, Object, Role
-from leftovers.products.family.names import CHAIN, SETS, Names
+from leftovers.products.family.names import CHAIN, SETS, SHARED_OUI, Names
 from leftovers.products.family.processes import trace
+from leftovers.products.family.reading import addresses
 
+TOOLS = {"ip": "iptables", "ip6": "ip6tables", "bridge": "ebtables"}
 # A rule for all interfaces but one, in either of the forms in which ebtables writes it.
 NEGATED = re.compile(r"! (-i|-o|--logical|--in|--out)|(-i|-o|--logical-in|--logical-out|--\w+-interface) !")
 
@@ -40,31 +42,131 @@ def nft_table(names: Names, obj: Object, case: Case) -> Finding | None:
 
 def xtables_rule(names: Names, obj: Object, case: Case) -> Finding | None:
     """Rules that the xtables driver wrote (Incus stable-6.0, LXD 5.0: firewall/drivers/drivers_xtables.go): each has
-    its comment, and the chains are named for it; ebtables has no comments, but the names of the product's own links."""
+    its comment, but for those in its own chains, and those of ebtables, which has no comments."""
     comment = obj.facts.get("comment", "")
     if names.comment.match(comment):
         return Finding(f"a firewall rule of {names.title}", (Evidence("kernel", f"comment {comment!r}"),))
-    for word in ("chain", "target"):
-        match = re.fullmatch(rf"{names.name}_(?:nic|acl)_(.+)", obj.facts.get(word, ""))
-        if match:
-            said = Evidence("kernel", f"{word} {match[0]}, for network {match[1]}")
-            known = any(record.name == match[1] for record in case.records_of("network"))
-            reason = f"a firewall rule or chain of {names.title}"
-            return Finding(reason, (said,), proven=known or case.is_proven("link", match[1]))
     if obj.facts["family"] == "bridge":
         return bridge_rule(names, obj, case)
+    return chain(names, obj, case) or jump(names, obj, case)
+
+
+def chain(names: Names, obj: Object, case: Case) -> Finding | None:
+    """A chain that is named for a network, or a rule in it: the daemon's own jumps to it have its comment."""
+    match = names.chain.match(obj.facts["chain"])
+    if match is None:
+        return None
+    said = [Evidence("kernel", f"chain {match[0]}, for network {match['of']}")]
+    reason = f"a firewall chain of {names.title}" if obj.facts.get("user") else f"a firewall rule of {names.title}"
+    commented = [rule for rule in jumps_to(case, obj) if names.comment.match(rule.facts["comment"])]
+    record = next((record for record in case.records_of("network") if record.name == match["of"]), None)
+    if commented:
+        said.append(Evidence("kernel", f"used by a rule with the comment {commented[0].facts['comment']!r}"))
+    elif case.is_proven("link", match["of"]):
+        said.append(Evidence("kernel", f"{match['of']} is a network of {names.title}"))
+    elif record is not None:
+        said.append(Evidence(record.source, f"knows a network {match['of']}"))
+    else:
+        reason = f"named like {reason}, but for no network that it knows"
+        return Finding(reason, tuple(said), proven=False, role=Role.ADMIN, advice=command(obj))
+    return Finding(reason, tuple(said))
+
+
+def used_chain(names: Names, obj: Object, case: Case) -> Finding | None:
+    """A chain to which somebody else's rule jumps: it cannot go before that rule."""
+    for rule in jumps_to(case, obj) if obj.facts.get("user") else ():
+        if not case.is_proven("xtables", rule.key):
+            said = (Evidence("kernel", f"-A {rule.facts['chain']} {rule.facts['rule']}"),)
+            advice = f"{command(rule)} && leftovers clean {names.name}"
+            return Finding("somebody else's rule jumps to it", said, advice=advice)
     return None
 
 
+def jump(names: Names, obj: Object, case: Case) -> Finding | None:
+    """Somebody else's rule that uses a chain of the product's."""
+    match = names.chain.match(obj.facts.get("target", ""))
+    if match is None:
+        return None
+    said = (Evidence("kernel", f"jumps to chain {match[0]}, and has no comment of {names.possessive}"),)
+    reason = f"somebody else's rule, with a chain that is named as {names.title} names them"
+    return Finding(reason, said, role=Role.ADMIN, advice=command(obj))
+
+
+def jumps_to(case: Case, of: Object) -> list[Object]:
+    """The rules of the same table that jump to an object's chain: looked up, for a host may have ten thousand rules."""
+
+    def make() -> dict[tuple[str, ...], list[Object]]:
+        table: dict[tuple[str, ...], list[Object]] = {}
+        for rule in case.objects("xtables"):
+            if rule.facts.get("target"):
+                table.setdefault((*within(rule), rule.facts["target"]), []).append(rule)
+        return table
+
+    table: dict[tuple[str, ...], list[Object]] = case.cached("family.jumps", make)
+    return table.get((*within(of), of.facts["chain"]), [])
+
+
+def within(obj: Object) -> tuple[str, str, str]:
+    return obj.facts["family"], obj.facts["backend"], obj.facts["table"]
+
+
+def command(obj: Object) -> str:
+    """What a person types to remove a rule or a chain."""
+    family, backend, table = within(obj)
+    tool = f"{TOOLS[family]}-{backend} -t {table}"
+    if obj.facts.get("user"):
+        return f"{tool} -F {obj.facts['chain']} && {tool} -X {obj.facts['chain']}"
+    return f"{tool} -D {obj.facts['chain']} {obj.facts['rule']}"
+
+
 def bridge_rule(names: Names, obj: Object, case: Case) -> Finding | None:
-    """A rule for an instance's own device: as the one link that it is about, and not as what it excepts."""
-    interfaces = obj.facts.get("interfaces", ())
-    if len(set(interfaces)) != 1 or NEGATED.search(obj.facts["rule"]):
+    """A rule for an instance's own device: as the one link that it is about, and not as what it excepts. Where that
+    link is gone already (its rules go only by the daemon's hand), the hardware address in one of the rules for it tells
+    whose it was."""
+    interface = about(obj)
+    if not interface:
         return None
-    link = next((link for link in case.proven("link") if link.key == interfaces[0]), None)
-    if link is None or link.facts["type"] not in ("veth", "tun"):
+    reason = f"a bridge rule of {names.title}"
+    link = next((link for link in case.proven("link") if link.key == interface), None)
+    if link is not None and link.facts["type"] in ("veth", "tun"):
+        return Finding(reason, (Evidence("kernel", f"for {interface}, an instance's device"),))
+    if link is not None or not names.transient.match(interface) or here(case, interface):
         return None
-    return Finding(f"a bridge rule of {names.title}", (Evidence("kernel", f"for {link.key}, an instance's device"),))
+    gone = Evidence("kernel", f"for {interface}, which is gone, and was named as {names.title} names devices")
+    macs = dict.fromkeys(mac for rule in rules_about(case, interface) for mac in rule.facts["macs"])
+    for mac in macs:
+        if mac in addresses(case):
+            return Finding(reason, (gone, Evidence("disk", f"for {mac}, which {names.title} gave an instance")))
+        if mac.startswith(names.ouis):
+            said = Evidence("kernel", f"for {mac}, from a range that {names.title} gives")
+            return Finding(reason, (gone, said))
+        if mac.startswith(SHARED_OUI) and trace(names, case):
+            said = Evidence("kernel", f"for {mac}, from a range that others give too")
+            return Finding(f"perhaps {reason}", (gone, said), proven=False, advice=command(obj))
+    return None
+
+
+def about(rule: Object) -> str:
+    """The one link that an ebtables rule is about; "" if there is none."""
+    interfaces = set(rule.facts.get("interfaces", ()))
+    return interfaces.pop() if len(interfaces) == 1 and not NEGATED.search(rule.facts["rule"]) else ""
+
+
+def here(case: Case, name: str) -> bool:
+    names: set[str] = case.cached("family.links", lambda: {link.key for link in case.objects("link")})
+    return name in names
+
+
+def rules_about(case: Case, interface: str) -> list[Object]:
+    def make() -> dict[str, list[Object]]:
+        table: dict[str, list[Object]] = {}
+        for rule in case.objects("xtables"):
+            if rule.facts["family"] == "bridge":
+                table.setdefault(about(rule) if "rule" in rule.facts else "", []).append(rule)
+        return table
+
+    table: dict[str, list[Object]] = case.cached("family.bridge_rules", make)
+    return table.get(interface, [])
 
 
 def apparmor(names: Names, obj: Object, case: Case) -> Finding | None:

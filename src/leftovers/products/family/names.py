@@ -19,6 +19,8 @@ from leftovers.model import Object
 FAMILY = {"incus": "Incus", "lxd": "LXD"}
 # The range of LXC, LXD, Xen and of Incus before 6.0.1: it only counts beside other proof.
 SHARED_OUI = "00:16:3e:"
+# What lxc-net gives to lxcbr0, each time it makes it (LXC 6.0, config/init/common/lxc-net.in).
+LXCBR0 = "10:66:6a:00:00:00"
 CHAIN = re.compile(r"(fwd|in|out|pstrt|prert|acl|aclin|aclout|aclfwd|fwdprert|fwdout|fwdpstrt|egress\.netprio)\..+\Z")
 NETWORK_CHAIN = re.compile(r"(fwd|in|out|pstrt)\.(?P<network>.+)\Z")
 # lxc/src/lxc/cgroups/cgroup.h; a number follows when the name was taken, and "-1" may also be of the name itself.
@@ -58,7 +60,7 @@ class Names:
     units         its systemd units
     variable      the environment's word for its directory
     points        where its containers have what the daemon mounts into all of them, and their part of shmounts
-    ouis          ranges of hardware addresses that nobody else gives out
+    ouis          ranges of hardware addresses that nobody else of the family gives out (LXC 6 gives Incus' too)
     host_names    the prefix of links named for their address (instances.nic.host_name=mac)
     accounts      what its package adds and nothing else does: it outlives a purge, and tells that it has been here
     others        files of other products of liblxc
@@ -98,9 +100,16 @@ class Names:
 
     @cached_property
     def comment(self) -> re.Pattern[str]:
-        """The comments of its xtables rules."""
-        kinds = "network|network-forward|network-load-balancer|container|instance"
-        return re.compile(rf"generated for {self.title} ({kinds}) (?P<of>.+)")
+        """The whole comment of each of its xtables rules (drivers_xtables.go: networkIPTablesComment and the like;
+        what names may be: shared/validate, IsInterfaceName and IsDeviceName). One with a word more is a person's."""
+        networks = r"(?P<kind>network(-forward|-load-balancer)?) (?P<of>[-_.a-zA-Z0-9]+)"
+        devices = r"(container|instance) [^\s()]+ \([-_.:/a-zA-Z0-9]+\)( rpfilter| netprio)?"
+        return re.compile(rf"generated for {self.title} ({networks}|{devices})\Z")
+
+    @cached_property
+    def chain(self) -> re.Pattern[str]:
+        """The names of the xtables driver's own chains."""
+        return re.compile(rf"{self.name}_(nic|acl)_(?P<of>.+)\Z")
 
     @cached_property
     def rivals(self) -> dict[str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from leftovers.claims import Case, Finding
+from leftovers.claims import Case, Finding, real_exe
 from leftovers.model import Evidence, Object, Record, Role
-from leftovers.products.family.names import NETWORK_CHAIN, SHARED_OUI, Named, Names
+from leftovers.products.family.names import LXCBR0, NETWORK_CHAIN, SHARED_OUI, Named, Names
 from leftovers.products.family.processes import named_for, serves
 from leftovers.products.family.reading import addresses, made, nics, nics_by, of_instance
 
@@ -50,7 +50,8 @@ def managed_bridge(
     shared = sorted({address for record in remembered for address in addresses_of(record)} & set(facts["addresses"]))
     own = mac in {hwaddr for record in remembered for hwaddr in hwaddrs_of(record)}
     marks = [Evidence("kernel", f"has its address {address}") for address in shared[:1]]
-    if mac.startswith(names.ouis) or own or (kernel and mac.startswith(SHARED_OUI)):
+    ranged = mac.startswith(names.ouis) and mac != LXCBR0
+    if ranged or own or (kernel and mac.startswith(SHARED_OUI)):
         marks.append(Evidence("kernel", f"its hardware address {mac} is one that {names.title} gives"))
     if (kernel and marks) or own or (named and len(marks) == 2):
         return Finding(reason, (*kernel[:1], *named[:1], *marks))
@@ -92,7 +93,7 @@ def firewall_names(names: Names, case: Case, network: str) -> list[Evidence]:
             found.append(Evidence("kernel", f"nft table {table.key} has chains for network {network}"))
     for rule in case.proven("xtables"):
         match = names.comment.match(rule.facts.get("comment", ""))
-        if match and match[1] == "network" and match["of"] == network:
+        if match and match["kind"] == "network" and match["of"] == network:
             found.append(Evidence("kernel", f"firewall rule {rule.facts['comment']!r}"))
             break
     return found
@@ -395,6 +396,75 @@ def foreign_port(names: Names, obj: Object, case: Case) -> Finding | None:
     if obj.key in external(case, master):
         said.append(Evidence("database", f"bridge.external_interfaces of {master}"))
     return Finding("the administrator's, a port of a managed bridge", tuple(said), role=Role.ADMIN)
+
+
+def used_bridge(names: Names, obj: Object, case: Case) -> Finding | None:
+    """A managed network's bridge that somebody else uses: another product's container was plugged into it by hand, or
+    a guest's tap, or a card; or somebody has a VLAN or a macvlan on it, which would go with it. What the network itself
+    was told to take (bridge.external_interfaces) does not hold it, nor does a port at whose other end nobody is."""
+    if obj.facts["type"] != "bridge":
+        return None
+    told = external(case, obj.key)
+    for link in on_bridges(case).get((obj.facts["netns"], obj.key), ()):
+        if case.is_proven("link", link.key) or link.id in case.elsewhere or link.key in told:
+            continue
+        if link.key.startswith(f"{obj.key}-") and link.facts["type"] in ("vxlan", "gretap", "dummy"):
+            continue  # a tunnel, of which no record is left
+        user = user_of(link, case)
+        if user:
+            port = link.facts["master"] == obj.key
+            said = (Evidence("kernel", f"{link.key} is {'a port of' if port else 'on'} it: {user}"),)
+            free = f"ip link set {link.key} nomaster && " if port else ""
+            return Finding("somebody else is on it", said, advice=f"{free}leftovers clean {names.name}")
+    return None
+
+
+def on_bridges(case: Case) -> dict[tuple[int, str], list[Object]]:
+    """By a link of the host: its ports, and the links that stand on it, in whatever namespace."""
+
+    def make() -> dict[tuple[int, str], list[Object]]:
+        table: dict[tuple[int, str], list[Object]] = {}
+        for link in case.objects("link"):
+            facts = link.facts
+            if facts["host"] and facts["master"]:
+                table.setdefault((facts["netns"], facts["master"]), []).append(link)
+            elif facts["type"] in ("macvlan", "macvtap", "ipvlan", "ipvtap", "vlan") and facts["peer"]:
+                table.setdefault((facts["peer_netns"], facts["peer"]), []).append(link)
+        return table
+
+    found: dict[tuple[int, str], list[Object]] = case.cached("family.on_bridges", make)
+    return found
+
+
+def user_of(link: Object, case: Case) -> str:
+    """Who uses a link that is on a bridge, for a person; "" if nobody is to be seen, or only what is the product's."""
+    facts = link.facts
+    if facts["type"] == "tun":
+        holder = facts.get("holder", 0)
+        return f"held open by pid {holder}" if holder and not case.is_proven("process", str(holder)) else ""
+    if not facts["host"]:
+        return lives_in(facts["netns"], "it", case)
+    if facts["type"] != "veth":
+        return f"{facts['type'] or 'hardware'}, and up" if facts["up"] else ""
+    if facts["peer_netns"] != facts["netns"]:
+        return lives_in(facts["peer_netns"], "its other end", case)
+    peer = next((link for link in case.objects("link") if link.facts["host"] and link.key == facts["peer"]), None)
+    given = [address for address in peer.facts["addresses"] if not address.startswith("fe80:")] if peer else []
+    return f"its other end {facts['peer']} is used in the host" if given or (peer and peer.facts["master"]) else ""
+
+
+def lives_in(netns: int, what: str, case: Case) -> str:
+    for space in case.objects("netns"):
+        if space.facts["inode"] != netns:
+            continue
+        for pid in space.facts["processes"]:
+            if not case.is_proven("process", str(pid)):
+                process = case.process(pid)
+                name = real_exe(process) if process else "?"
+                return f"{what} is in the network namespace of pid {pid} ({name})"
+        for pin in space.facts["pins"]:
+            return f"{what} is in the network namespace {pin}"
+    return ""
 
 
 RULES: tuple[Named, ...] = (

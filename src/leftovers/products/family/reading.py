@@ -9,7 +9,7 @@ from typing import Any
 
 from leftovers.claims import Case, real_exe
 from leftovers.host import Host
-from leftovers.kinds.files import remote
+from leftovers.kinds.files import leads_to_remote, remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Object, Presence, Record
 from leftovers.mountinfo import below, host_path
@@ -68,8 +68,10 @@ def read_kernel(names: Names, look: Look) -> tuple[list[Record], list[str]]:
         if source and not below(source, names.directory):
             sources.setdefault(source, source)
     records = []
+    mounts = {mount.facts["point"]: mount.facts for mount in look.objects("mount") if mount.facts["host"]}
     for source, name in sources.items():
-        inode = pool_inode(look.host, source)
+        # A server that hangs, or is gone, would hold us up.
+        inode = 0 if leads_to_remote(look.host, mounts, source) else pool_inode(look.host, source)
         if inode:
             records.append(Record("pool", name, "kernel", {"driver": "dir", "source": source, "inode": inode}))
     return records, []
