@@ -105,6 +105,10 @@ TOOLS = (
 )
 # The libraries of LXD, where Incus' are not of the same use.
 LXD = (*(tool for tool in TOOLS if tool not in ("libcowsql0", "squashfs-tools-ng")), "libdqlite0")
+# What the tests of code need besides what leftovers depends on.
+PYTEST = (*(tool for tool in TOOLS if not tool.startswith(("lib", "util-linux", "squashfs", "runit"))), "python3-pytest")
+# Its Release file may be expired.
+SID = ('Acquire::Check-Valid-Until "false"',)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -117,6 +121,11 @@ RECIPES = {
             (*(tool for tool in LXD if tool not in ("liblxc1t64", "util-linux-extra")), "liblxc1"),
             (("lxd", "lxd-client", "lxcfs"),),
         ),
+        # Incus 7 depends on skopeo; libfuse3-4 is lxcfs'.
+        Recipe("incus-sid", "sid", (*TOOLS, "skopeo", "libfuse3-4"), (("incus-base", "incus-client", "lxcfs"),), SID),
+        Recipe("tests-sid", "sid", PYTEST, (), SID),
+        Recipe("tests-trixie", "trixie", PYTEST, ()),
+        Recipe("tests-bookworm", "bookworm", PYTEST, ()),
     )
 }
 
