@@ -106,7 +106,10 @@ TOOLS = (
 # The libraries of LXD, where Incus' are not of the same use.
 LXD = (*(tool for tool in TOOLS if tool not in ("libcowsql0", "squashfs-tools-ng")), "libdqlite0")
 # What the tests of code need besides what leftovers depends on.
-PYTEST = (*(tool for tool in TOOLS if not tool.startswith(("lib", "util-linux", "squashfs", "runit"))), "python3-pytest")
+PYTEST = (
+    *(tool for tool in TOOLS if not tool.startswith(("lib", "util-linux", "squashfs", "runit"))),
+    "python3-pytest",
+)
 # Its Release file may be expired.
 SID = ('Acquire::Check-Valid-Until "false"',)
 RECIPES = {
