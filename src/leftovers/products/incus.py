@@ -38,6 +38,9 @@ NAMES = Names(
 PRODUCT = product(
     NAMES,
     packages=("incus-base", "incus"),
+    # Debian's since 7.0.2 and zabbly's prerm stop it: then `incusd shutdown` heeds boot.host_shutdown_timeout, _action
+    # and boot.stop.priority, and notes who ran (cmd/incusd/instances.go, instancesShutdown).
+    enders=("incus-startup.service", "incus.service"),
     accounts=("group incus", "group incus-admin", "user incus", "subuid root", "subgid root"),
     sysctls=(
         "net.ipv4.ip_forward=1",
