@@ -37,6 +37,8 @@ def read_disk(names: Names, look: Look) -> tuple[list[Record], list[str]]:
     from leftovers.evidence import incus_backup, incus_directory
 
     for mount in Case(names.name, Presence.ABSENT, look.listed).mounts():
+        if re.match(rf"{re.escape(names.directory)}/devices/[^/]+/(disk\.|lxcfs\Z)", mount.point):
+            continue  # what an instance has mounted, or its own lxcfs (Incus 7): nothing is read there
         if below(mount.point, names.directory) and remote({mount.point: {"fstype": mount.fstype}}, mount.point):
             # A server that is gone would hold us up for ever.
             return [], [f"{mount.point}: not read, it is a {mount.fstype} file system"]
