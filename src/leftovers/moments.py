@@ -147,7 +147,8 @@ def stop(scene: Scene, name: str, owner: Watched, *, alone: bool = False) -> Non
         if not asked:
             return
         if not alone and ends_them(scene, product):
-            number = amount(len(asked), "instance")
+            all_of_them = {record.name for record in seen.records[name] if record.facts.get("running") is True}
+            number = amount(len(all_of_them), "instance")
             scene.say(f"{product.title}: its own package asks {number} to shut down, each for as long as it may take")
             return
         # On the disk before the first of them is asked: if we die, whoever comes next can start them again.

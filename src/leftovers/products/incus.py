@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leftovers.products.family import Names, product
 
-PURGED = "incus-base's postrm purge deletes it (Debian incus 6.0.4, 7.0.2)"
+PURGED = "incus-base's postrm purge deletes it (Debian incus 6.0.4, 7.0.2; zabbly)"
 NAMES = Names(
     name="incus",
     title="Incus",
@@ -24,7 +24,6 @@ NAMES = Names(
         "incus-startup.service",
         "incus-user.service",
         "incus-user.socket",
-        "incus-lxcfs.service",
     ),
     variable="INCUS_DIR",
     points=("/dev/incus", "/dev/.incus-mounts"),
@@ -38,6 +37,7 @@ NAMES = Names(
 PRODUCT = product(
     NAMES,
     packages=("incus-base", "incus"),
+    companions=("incus-lxcfs", "lxcfs"),
     # Debian's since 7.0.2 and zabbly's prerm stop it: then `incusd shutdown` heeds boot.host_shutdown_timeout, _action
     # and boot.stop.priority, and notes who ran (cmd/incusd/instances.go, instancesShutdown).
     enders=("incus-startup.service", "incus.service"),
@@ -46,5 +46,10 @@ PRODUCT = product(
         "net.ipv4.ip_forward=1",
         "net.ipv6.conf.all.forwarding=1",
         "fs.inotify.max_user_instances=1024",
+        # zabbly's /etc/sysctl.d/50-incus.conf, which goes with a purge
+        *("fs.aio-max-nr=524288", "fs.inotify.max_queued_events=1048576", "fs.inotify.max_user_instances=1048576"),
+        *("fs.inotify.max_user_watches=1048576", "kernel.keys.maxbytes=2000000", "kernel.keys.maxkeys=2000"),
+        *("net.ipv4.fib_sync_mem=33554432", "net.ipv4.neigh.default.gc_thresh3=8192"),
+        *("net.ipv6.neigh.default.gc_thresh3=8192", "vm.max_map_count=262144"),
     ),
 )

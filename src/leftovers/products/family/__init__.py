@@ -44,7 +44,6 @@ def product(names: Names, **different: Any) -> Product:
         ),
         places=partial(reading.places, names),
         instance_processes=("a container's init", "a virtual machine"),
-        companions=("lxcfs",),
         stop=partial(instances.stop, names),
         start=partial(instances.start, names),
         rules={

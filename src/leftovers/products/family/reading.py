@@ -117,13 +117,14 @@ def told(names: Names, host: Host, process: Object) -> list[str]:
 
 def is_daemon(names: Names, process: Object) -> bool:
     """The main daemon: not one of its fork* helpers, and not a monitor, which is a fork of it with another title. LXD's
-    daemon is a command too (`lxd init`): who is the daemon has options and nothing else."""
-    argv = process.facts["argv"]
+    daemon is a command too (`lxd init`): who is the daemon has options and nothing else. zabbly's is found by PATH: its
+    first argument is no path."""
+    argv, exe = process.facts["argv"], real_exe(process)
     return (
         not process.facts["nested"]
-        and real_exe(process) in names.daemons
+        and exe in names.daemons
         and bool(argv)
-        and argv[0].startswith("/")
+        and (argv[0].startswith("/") or argv[0] == exe.rpartition("/")[2])
         and all(argument.startswith("-") for argument in argv[1:2])
     )
 
