@@ -46,10 +46,5 @@ PRODUCT = product(
         "net.ipv4.ip_forward=1",
         "net.ipv6.conf.all.forwarding=1",
         "fs.inotify.max_user_instances=1024",
-        # zabbly's /etc/sysctl.d/50-incus.conf, which goes with a purge
-        *("fs.aio-max-nr=524288", "fs.inotify.max_queued_events=1048576", "fs.inotify.max_user_instances=1048576"),
-        *("fs.inotify.max_user_watches=1048576", "kernel.keys.maxbytes=2000000", "kernel.keys.maxkeys=2000"),
-        *("net.ipv4.fib_sync_mem=33554432", "net.ipv4.neigh.default.gc_thresh3=8192"),
-        *("net.ipv6.neigh.default.gc_thresh3=8192", "vm.max_map_count=262144"),
     ),
 )
