@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from leftovers.claims import Case, Finding, real_exe
+from leftovers.claims import Case, Finding, real_exe, unit_cgroup
 from leftovers.model import Evidence, Object, Role
 from leftovers.mountinfo import covering
 from leftovers.products.product import Directory, Product
@@ -57,7 +57,7 @@ def process(exe: str, point: str, obj: Object, case: Case) -> Finding | None:
 
 def unit(name: str, obj: Object, case: Case) -> Finding | None:
     # Stopping the unit would kill the process: not while somebody's containers use it.
-    if obj.key != name:
+    if obj.key != name or obj.facts.get("stands"):
         return None
     said = (Evidence("systemd", f"{obj.key} is {obj.facts['load']}, {obj.facts['active']} ({obj.facts['sub']})"),)
     for claim in case.claims.values():
@@ -102,6 +102,7 @@ def product(exe: str, point: str, service: str, **different: Any) -> Product:
             "mount": (partial(mount, point),),
             "process": (partial(process, exe, point),),
             "unit": (partial(unit, service),),
+            "cgroup": (unit_cgroup(service),),
             "file": (partial(directory, point), run_directory),
         },
         **different,

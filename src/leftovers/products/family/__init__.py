@@ -73,6 +73,7 @@ def product(names: Names, **different: Any) -> Product:
             "cgroup": (
                 claims.holds_proven(PAYLOAD, "a container's cgroup"),
                 claims.holds_proven(MONITOR, "the cgroup of a container's monitor"),
+                claims.unit_cgroup(*names.units),
                 *rules(names, processes.empty_cgroup),
             ),
             "netns": (claims.netns_of_processes("a container's network namespace"),),
