@@ -21,7 +21,8 @@ export MYPY_CACHE_DIR := $(CACHE)/mypy
 BUILD_DEPENDS := $(shell sed -n '/^Build-Depends:/,/^[^ B]/s/^ //p' debian/control)
 TEST_DEPENDS := \
   debian-archive-keyring, iproute2, iptables, mmdebstrap, mount, nftables, procps, python3-debian, python3-nftables, \
-  piuparts, python3-psutil, python3-pyroute2, python3-pytest, python3-yaml, systemd-container, util-linux
+  piuparts, python3-psutil, python3-pyroute2, python3-pytest, python3-yaml, systemd-container, util-linux, \
+  util-linux-extra | util-linux (<< 2.42~)
 LINT_DEPENDS := python3-venv, shellcheck
 
 # $(call install,RELATIONS): nothing when they are met already, as dpkg sees it; else install them, as root.

@@ -26,7 +26,7 @@ __all__ = ["note", "observe"]
 # What container products set for the whole host, besides what a product declares itself: Incus' and LXD's
 # driver_bridge.go and nic_routed.go (forwarding, accept_ra), Docker's setup_ip_forwarding.go, kube-proxy's proxier.go
 # (route_localnet, bridge-nf-call-*), MicroK8s' run-kubelite-with-args and utils.sh (fs.aio-max-nr, fs.inotify.*),
-# and what their manuals ask administrators to raise.
+# what zabbly's Incus brings (etc/sysctl.d/50-incus.conf), and what manuals ask administrators to raise.
 SYSCTLS = (
     "fs.aio-max-nr",
     "fs.inotify.max_queued_events",
@@ -39,10 +39,13 @@ SYSCTLS = (
     "net.ipv4.conf.all.route_localnet",
     "net.ipv4.conf.default.forwarding",
     "net.ipv4.conf.default.route_localnet",
+    "net.ipv4.fib_sync_mem",
+    "net.ipv4.neigh.default.gc_thresh3",
     "net.ipv6.conf.all.accept_ra",
     "net.ipv6.conf.all.forwarding",
     "net.ipv6.conf.default.accept_ra",
     "net.ipv6.conf.default.forwarding",
+    "net.ipv6.neigh.default.gc_thresh3",
     "vm.max_map_count",
 )
 KEYS = "/proc/sys/kernel/keys"

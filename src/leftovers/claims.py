@@ -341,13 +341,33 @@ def given(*points: str, reason: str, rank: int = 0) -> Rule:
 
 
 def declared_unit(*names: str) -> Rule:
-    """One of the product's own units."""
+    """One of the product's own units. One that has a file while the product is gone is the administrator's."""
 
     def rule(obj: Object, case: Case) -> Finding | None:
-        if obj.key not in names:
+        if obj.key not in names or obj.facts.get("stands"):
             return None
         state = f"{obj.facts['load']}, {obj.facts['active']} ({obj.facts['sub']})"
         return Finding("a unit of the package", (Evidence("systemd", f"{obj.key} is {state}"),))
+
+    return rule
+
+
+def unit_cgroup(*names: str) -> Rule:
+    """The cgroup of one of the product's own units. systemd forgets it with the unit, if it has no file any more and
+    its processes have not ended yet: then it stays, empty."""
+    paths = {f"/system.slice/{name}": name for name in names}
+
+    def rule(obj: Object, case: Case) -> Finding | None:
+        name = paths.get(obj.facts["path"])
+        if name is None or obj.facts["hierarchy"]:
+            return None
+        if any(unit.key == name and unit.facts.get("stands") for unit in case.objects("unit")):
+            return None
+        for process in case.objects("process"):
+            if below(process.facts["cgroup"], obj.facts["path"]) and not case.is_proven("process", process.key):
+                return None
+        said = Evidence("kernel", f"is named for {name}, and holds nobody else's process")
+        return Finding("the cgroup of a unit", (said,), facts={"only_empty": True})
 
     return rule
 

@@ -160,10 +160,14 @@ def clean(arguments: Namespace) -> int:
 def refuse_installed(named: Sequence[str], products: Sequence[Product], seen: Survey) -> None:
     for product in products:
         if product.name in named and seen.presence[product.name] is Presence.INSTALLED:
+            # A companion without a package of its own comes with the product that it lives for.
+            packages = product.packages or next(
+                other.packages for other in map(load, NAMES) if product.name in other.companions
+            )
             raise Refusal(
                 product.name,
                 f"is installed ({seen.because[product.name]}), so nothing of it is left over",
-                f"apt purge {product.packages[0]}, or leftovers clean {product.name} --force",
+                f"apt purge {packages[0]}, or leftovers clean {product.name} --force",
             )
 
 

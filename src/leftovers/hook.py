@@ -29,7 +29,6 @@ __all__ = ["VETO", "main"]
 VETO = 10
 # What `dpkg` may have to wait for a sweep, in seconds, besides the time that instances get to shut down.
 SWEEP = 900.0
-INFO = "/var/lib/dpkg/info"
 # dpkg's hook comes after these, and tells what a fault means: nobody wants to read it three times.
 SILENT = ("apt-question", "apt-packages")
 
@@ -242,8 +241,7 @@ def arm(scene: Scene, run: Dpkg, owner: Watched, packages: Mapping[str, str], sw
     for package, name in packages.items():
         if name in sweeping:
             for script, word in (("prerm", f"stop {name}"), ("postrm", f"commit {name}")):
-                for path in (f"{INFO}/{package}.{script}", *other_names(scene.host, package, script)):
-                    marks[path] = word
+                marks.update(dict.fromkeys(dpkg.scripts(scene.host, package, script), word))
     preload()
 
     def work(word: str) -> None:
@@ -269,15 +267,6 @@ def arm(scene: Scene, run: Dpkg, owner: Watched, packages: Mapping[str, str], sw
 
     limit = scene.settings.stop_timeout + SWEEP
     return watcher.arm(scene.host, run.process, owner, marks, work, limit, removal.ASK, ours)
-
-
-def other_names(host: Host, package: str, script: str) -> list[str]:
-    """The same script of a package that may be there for several architectures (dpkg's info/PACKAGE:ARCH.SCRIPT)."""
-    return [
-        f"{INFO}/{name}"
-        for name in host.listdir(INFO)
-        if name.startswith(f"{package}:") and name.endswith(f".{script}")
-    ]
 
 
 def preload() -> None:
@@ -308,7 +297,7 @@ def unwatched(scene: Scene, run: Dpkg, owner: Watched, sweeping: Sequence[str]) 
         return
     for name in sweeping:
         if moments.stands(scene.host, load(name)):
-            moments.stop(scene, name, owner)
+            moments.stop(scene, name, owner, alone=True)
             moments.commit(scene, name, force=True)
         else:
             moments.commit(scene, name)

@@ -21,8 +21,10 @@ from leftovers.conf import Settings
 from leftovers.daemons import dpkg
 from leftovers.errors import Fault
 from leftovers.host import Host
+from leftovers.kinds.kind import Look
+from leftovers.kinds.units import Units
 from leftovers.ledger import Ledger, Run, Stopped, now
-from leftovers.model import Deadline, Plan, Presence, Record, Result, Role
+from leftovers.model import Deadline, Plan, Presence, Record, Result, Role, Scope
 from leftovers.plan import UNPURGED, plan
 from leftovers.products import Product, load, with_companions
 from leftovers.removal import Going, Removal
@@ -135,8 +137,9 @@ def before(scene: Scene, owner: Watched, leaving: Sequence[Leaving]) -> tuple[Re
     return now_going, forecasts
 
 
-def stop(scene: Scene, name: str, owner: Watched) -> None:
-    """Ask the instances of a product that run now to shut down, all at once, and wait for them. Raises Fault."""
+def stop(scene: Scene, name: str, owner: Watched, *, alone: bool = False) -> None:
+    """Ask the instances of a product that run now to shut down, all at once, and wait for them; but not where the
+    package's own prerm, which comes next, will do that. `alone`: it will find nothing to do it with. Raises Fault."""
     product = load(name)
     seconds = scene.settings.stop_timeout
     if product.stop is None or seconds <= 0:
@@ -148,6 +151,11 @@ def stop(scene: Scene, name: str, owner: Watched) -> None:
         asked = running(seen.records[name])
         if not asked:
             return
+        if not alone and ends_them(scene, product):
+            all_of_them = {record.name for record in seen.records[name] if record.facts.get("running") is True}
+            number = amount(len(all_of_them), "instance")
+            scene.say(f"{product.title}: its own package asks {number} to shut down, each for as long as it may take")
+            return
         # On the disk before the first of them is asked: if we die, whoever comes next can start them again.
         names = tuple(record.name for record in asked)
         stopped = Stopped(names, now(), seen.boot_id, (owner.pid, owner.start))
@@ -158,6 +166,20 @@ def stop(scene: Scene, name: str, owner: Watched) -> None:
     if causes:
         some = ", ".join(report.printable(each) for each in list(causes)[:5])
         scene.say(f"{product.title}: {len(causes)} did not come down, and will be killed: {some}")
+
+
+def ends_them(scene: Scene, product: Product) -> bool:
+    """Whether the prerm of a package that goes shuts the instances down itself. We would only have them wait twice, and
+    take those for lost that are allowed more time than we have."""
+    under_way = removal.read(scene.host)
+    going = under_way.going.get(product.name) if under_way else None
+    if going is None or not product.enders:
+        return False
+    listed = Units().survey(Look(scene.host, Scope(units=product.enders))).objects
+    up = {unit.key for unit in listed if unit.facts["active"] == "active"}
+    return up.issuperset(product.enders) and any(
+        dpkg.stops(scene.host, package, product.enders[0]) for package in going.packages
+    )
 
 
 def running(records: Iterable[Record]) -> list[Record]:

@@ -13,7 +13,7 @@ from leftovers.kinds import Kind, Look, survey_order
 from leftovers.ledger import Memory
 from leftovers.model import Claim, Listing, Object, Presence, Record, Scope
 from leftovers.mountinfo import place
-from leftovers.products import Product
+from leftovers.products import NAMES, Product, load
 
 __all__ = ["Survey", "presence", "relist", "survey"]
 
@@ -48,7 +48,8 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
     listed: dict[str, tuple[Object, ...]] = {}
     faults: list[str] = []
     records: dict[str, tuple[Record, ...]] = {}
-    scope = Scope()
+    # Units need no records, and are listed first.
+    scope = Scope(units=tuple(unit for product in products for unit in product.units))
     asked = False
     for kind in kinds:
         # Records tell where else to look; reading them needs to know which processes live and what is mounted.
@@ -157,13 +158,14 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
         if host.exists(path):
             return Presence.INSTALLED, f"{path} is there"
     names = {path.rpartition("/")[2] for path in product.daemons}
+    others = {path for name in NAMES if name != product.name for path in load(name).daemons}
     for process in listed["process"]:
         exe = process.facts["exe"]
         # Wrapped programs are called .NAME-wrapped (Nix). Anybody may call a program of his so; only root can run
         # the product.
         name = exe.rpartition("/")[2].removeprefix(".").removesuffix("-wrapped")
-        if name not in names or process.facts["uid"] != 0:
-            continue
+        if name not in names or exe in others or process.facts["uid"] != 0:
+            continue  # `others`: two products may have a program of one name
         if not process.facts["nested"] or shares_directory(process, product, listed):
             return Presence.INSTALLED, f"pid {process.key} runs {exe}"
     if host.root:

@@ -148,9 +148,15 @@ def is_purge(host: Host, package: str, run: Dpkg) -> bool:
 
 
 def daemon_packages(products: Iterable[Product]) -> dict[str, str]:
-    """By package that owns a daemon's file: the product. Raises ToolFault."""
-    paths = {path: product.name for product in products for path in product.daemons}
-    return {package: paths[path] for path, packages in dpkg.owners(list(paths)).items() for package in packages}
+    """By package that owns a daemon's file: the product. Of one that owns those of several (zabbly's incus-base has its
+    own lxcfs), the first: companions come last. Raises ToolFault."""
+    products = list(products)
+    owners = dpkg.owners([path for product in products for path in product.daemons])
+    found: dict[str, str] = {}
+    for product in products:
+        for package in (package for path in product.daemons for package in owners.get(path, ())):
+            found.setdefault(package, product.name)
+    return found
 
 
 def apt_list(text: str) -> tuple[list[Arriving], list[str]]:

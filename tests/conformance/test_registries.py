@@ -59,7 +59,8 @@ def test_a_kind_is_listed_after_those_that_it_needs() -> None:
 
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
 def test_a_product(product: Product) -> None:
-    assert re.fullmatch(r"[a-z0-9-]+", product.name) and product.title and product.packages and product.daemons
+    assert re.fullmatch(r"[a-z0-9-]+", product.name) and product.title and product.daemons
+    assert product.packages or any(product.name in other.companions for other in PRODUCTS)
     for path in (*product.daemons, *(directory.path for directory in product.directories)):
         assert path.startswith("/") and not path.endswith("/") and "//" not in path and ".." not in path
         assert path.count("/") >= 2, f"{path}: too near the root to be a product's"
@@ -75,11 +76,27 @@ def test_a_product(product: Product) -> None:
     assert (product.stop is None) == (product.start is None), "what was stopped in vain is started again"
 
 
-@pytest.mark.parametrize("name", ["incus", "lxd"])
-def test_companions_come_after_those_that_they_live_for(name: str) -> None:
-    assert [product.name for product in products.with_companions([name])] == [name, "lxcfs"]
+def test_no_file_or_package_is_that_of_two_products() -> None:
+    for given in ([p for product in PRODUCTS for p in each(product)] for each in (daemons, packages)):
+        assert len(given) == len(set(given))
+
+
+def daemons(product: Product) -> tuple[str, ...]:
+    return product.daemons
+
+
+def packages(product: Product) -> tuple[str, ...]:
+    return product.packages
+
+
+@pytest.mark.parametrize(("name", "others"), [("incus", ["incus-lxcfs", "lxcfs"]), ("lxd", ["lxcfs"])])
+def test_companions_come_after_those_that_they_live_for(name: str, others: list[str]) -> None:
+    assert [product.name for product in products.with_companions([name])] == [name, *others]
+    for product in PRODUCTS:
+        assert all(NAMES.index(product.name) < NAMES.index(companion) for companion in product.companions)
     for names in (NAMES, NAMES[::-1]):
-        assert [product.name for product in products.with_companions(names)][-1] == "lxcfs"
+        last = [product.name for product in products.with_companions(names)][-len(others) :]
+        assert set(last) <= {"incus-lxcfs", "lxcfs"}
 
 
 def imports(path: Path) -> set[str]:

@@ -137,6 +137,33 @@ def test_a_source_on_a_file_system_whose_server_does_not_answer_holds_nothing_up
     assert "incusbr0" not in links()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs FUSE")
+@pytest.mark.parametrize("place", ["lxcfs", "disk.data.mnt-data"])
+@private
+def test_what_an_instance_has_mounted_hides_nothing_that_is_written_down(place: str) -> None:
+    """A lxcfs of its own (Incus 7) or a directory of a server's, in the middle of Incus' own: nobody answers there."""
+    incus_like.prepare()
+    incus_like.admin()
+    incus_like.incus(1)
+    point = f"/var/lib/incus/devices/c1/{place}"
+    os.makedirs(point)
+    server = os.open("/dev/fuse", os.O_RDWR)  # nobody reads from it
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mount(b"lxcfs", point.encode(), b"fuse.lxcfs", 0, options) == 0, os.strerror(ctypes.get_errno())
+    child = os.fork()
+    if child == 0:
+        os._exit(leftovers("record", "incus") or leftovers("clean", "incus", "--yes"))
+    try:
+        until(lambda: os.waitpid(child, os.WNOHANG) == (child, 0), 12.0)
+    except AssertionError:
+        os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        os.close(server)
+    assert point not in mount_points() and "incusbr0" not in links()
+
+
 # -- the firewall ---------------------------------------------------------------------------------------------------
 
 

@@ -107,6 +107,13 @@ TOOLS = (
 LXD = (*(tool for tool in TOOLS if tool not in ("libcowsql0", "squashfs-tools-ng")), "libdqlite0")
 # What virtual machines run on: it is the administrator's, as Incus only recommends it.
 VIRTUAL = ("qemu-system-x86", "qemu-system-modules-spice", "qemu-utils", "ovmf", "seabios", "swtpm", "virtiofsd")
+# What the tests of code need besides what leftovers depends on.
+PYTEST = (
+    *(tool for tool in TOOLS if not tool.startswith(("lib", "util-linux", "squashfs", "runit"))),
+    "python3-pytest",
+)
+# Its Release file may be expired.
+SID = ('Acquire::Check-Valid-Until "false"',)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -133,6 +140,11 @@ RECIPES = {
             (*TOOLS, *("lxc", "libvirt-daemon", "libvirt-daemon-config-network", "libvirt-clients", "squashfuse")),
             (("incus-base", "incus-client", "lxd", "lxd-client", "lxcfs"),),
         ),
+        # Incus 7 depends on skopeo; libfuse3-4 is lxcfs'.
+        Recipe("incus-sid", "sid", (*TOOLS, "skopeo", "libfuse3-4"), (("incus-base", "incus-client", "lxcfs"),), SID),
+        Recipe("tests-sid", "sid", PYTEST, (), SID),
+        Recipe("tests-trixie", "trixie", PYTEST, ()),
+        Recipe("tests-bookworm", "bookworm", PYTEST, ()),
     )
 }
 

@@ -9,9 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leftovers.errors import ToolMissing
+from leftovers.host import Host
 from leftovers.run import run
 
-__all__ = ["State", "owners", "states", "status", "would_do"]
+__all__ = ["INFO", "State", "owners", "scripts", "states", "status", "stops", "would_do"]
+
+INFO = "/var/lib/dpkg/info"
+# invoke-rc.d(8): what it says is not for us to guess.
+POLICY = "/usr/sbin/policy-rc.d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,27 @@ def owners(paths: Sequence[str]) -> dict[str, list[str]]:
         if path in paths and not names.startswith("diversion "):
             found[path] = [name.strip().partition(":")[0] for name in names.split(",")]
     return found
+
+
+def scripts(host: Host, package: str, script: str) -> list[str]:
+    """Where dpkg has a maintainer script, also of a package that may be there for several architectures
+    (info/PACKAGE:ARCH.SCRIPT)."""
+    others = [name for name in host.listdir(INFO) if name.startswith(f"{package}:") and name.endswith(f".{script}")]
+    return [f"{INFO}/{package}.{script}", *(f"{INFO}/{name}" for name in others)]
+
+
+def stops(host: Host, package: str, unit: str) -> bool:
+    """Whether the prerm of a package stops a unit (`deb-systemd-invoke stop` of debhelper, or `systemctl`)."""
+    for path in scripts(host, package, "prerm"):
+        try:
+            lines = host.read(path).splitlines()
+        except (OSError, ValueError):
+            continue
+        for line in lines:
+            words = [word.strip("\"';") for word in line.split("#")[0].split()]
+            if unit in words and {"stop", "--now"} & set(words):
+                return "systemctl" in words or ("deb-systemd-invoke" in words and not host.exists(POLICY))
+    return False
 
 
 def would_do(action: str, packages: Sequence[str]) -> bool:

@@ -21,8 +21,9 @@ STOP = 20.0
 
 
 class Units(Kind):
-    """Facts of a unit: unit, load, active, sub, file, cgroup, pid. Only units that are not inactive are listed:
-    those that a product declared, and those that are active though systemd finds no file for them."""
+    """Facts of a unit: unit, load, active, sub, file, stands (whether that file is there; systemd may not have noticed
+    that it went), cgroup, pid. Only units that are not inactive are listed: those that a product declared, and those
+    that are active though systemd finds no file for them."""
 
     name: ClassVar[str] = "unit"
     title: ClassVar[str] = "units"
@@ -42,7 +43,7 @@ class Units(Kind):
             shown = run(["systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", *names]).out if names else ""
         except (Fault, ValueError, KeyError) as error:
             return Listing(faults=(f"units: systemctl did not tell: {error}",))
-        return Listing(tuple(describe(block) for block in shown.split("\n\n") if block.strip()))
+        return Listing(tuple(describe(look.host, block) for block in shown.split("\n\n") if block.strip()))
 
     def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
         """One stop for all, sockets first so that no connection starts a daemon again; then forget failures."""
@@ -66,7 +67,7 @@ def matches(unit: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(unit, pattern) for pattern in patterns)
 
 
-def describe(block: str) -> Object:
+def describe(host: Host, block: str) -> Object:
     """One unit from a block of `systemctl show`."""
     said = dict(line.split("=", 1) for line in block.strip().split("\n") if "=" in line)
     name = said.get("Id", "")
@@ -76,6 +77,7 @@ def describe(block: str) -> Object:
         "active": said.get("ActiveState", ""),
         "sub": said.get("SubState", ""),
         "file": said.get("FragmentPath", ""),
+        "stands": bool(said.get("FragmentPath")) and host.exists(said["FragmentPath"]),
         "cgroup": said.get("ControlGroup", ""),
         "pid": int(said.get("MainPID", "0") or 0),
     }

@@ -9,14 +9,14 @@ from leftovers.products.product import Directory, Product, Reader
 
 __all__ = ["NAMES", "Directory", "Product", "Reader", "load", "with_companions"]
 
-NAMES = ("incus", "lxd", "lxcfs")
+NAMES = ("incus", "lxd", "incus-lxcfs", "lxcfs")
 
 
 def load(name: str) -> Product:
     """The description of a product. Raises KeyError for a name that is not in NAMES."""
     if name not in NAMES:
         raise KeyError(name)
-    product: Product = importlib.import_module(f"leftovers.products.{name}").PRODUCT
+    product: Product = importlib.import_module(f"leftovers.products.{name.replace('-', '_')}").PRODUCT
     return product
 
 

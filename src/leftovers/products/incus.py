@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leftovers.products.family import Names, product
 
-PURGED = "incus-base's postrm purge deletes it (Debian incus 6.0.4, 7.0.2)"
+PURGED = "incus-base's postrm purge deletes it (Debian incus 6.0.4, 7.0.2; zabbly)"
 NAMES = Names(
     name="incus",
     title="Incus",
@@ -24,7 +24,6 @@ NAMES = Names(
         "incus-startup.service",
         "incus-user.service",
         "incus-user.socket",
-        "incus-lxcfs.service",
     ),
     variable="INCUS_DIR",
     points=("/dev/incus", "/dev/.incus-mounts"),
@@ -39,6 +38,10 @@ NAMES = Names(
 PRODUCT = product(
     NAMES,
     packages=("incus-base", "incus"),
+    companions=("incus-lxcfs", "lxcfs"),
+    # Debian's since 7.0.2 and zabbly's prerm stop it: then `incusd shutdown` heeds boot.host_shutdown_timeout, _action
+    # and boot.stop.priority, and notes who ran (cmd/incusd/instances.go, instancesShutdown).
+    enders=("incus-startup.service", "incus.service"),
     accounts=("group incus", "group incus-admin", "user incus", "subuid root", "subgid root"),
     sysctls=(
         "net.ipv4.ip_forward=1",

@@ -1,16 +1,23 @@
-"""lxcfs: the FUSE file system that shows containers their own /proc. Shared by Incus, LXD, LXC and others."""
+"""lxcfs: the FUSE file system that shows containers their own /proc. Shared by Incus, LXD, LXC and others.
+
+zabbly's Incus brings one of its own (products/incus_lxcfs.py): the same program at another place. `product` makes the
+description of either; what is said of one is not said of the other, which may run beside it.
+"""
 
 from __future__ import annotations
 
-from leftovers.claims import Case, Finding, real_exe
+from functools import partial
+from typing import Any
+
+from leftovers.claims import Case, Finding, real_exe, unit_cgroup
 from leftovers.model import Evidence, Object, Role
 from leftovers.mountinfo import covering
 from leftovers.products.product import Directory, Product
 
-POINTS = ("/var/lib/lxcfs", "/var/lib/incus-lxcfs")
 RUN = "/run/lxcfs"
 PID = "/run/lxcfs.pid"
-EXES = ("/usr/bin/lxcfs", "/opt/incus/bin/lxcfs")
+MADE = "lxcfs makes it (lxcfs src/lxcfs.c, RUNTIME_PATH)"
+WRITTEN = "lxcfs writes it (lxcfs src/lxcfs.c, DEFAULT_PID_FILE)"
 
 
 def users(case: Case, majmin: str) -> list[str]:
@@ -36,8 +43,8 @@ def servers(case: Case) -> list[Object]:
     ]
 
 
-def mount(obj: Object, case: Case) -> Finding | None:
-    if obj.facts["fstype"] != "fuse.lxcfs" or obj.facts["point"] not in POINTS:
+def mount(point: str, obj: Object, case: Case) -> Finding | None:
+    if obj.facts["fstype"] != "fuse.lxcfs" or obj.facts["point"] != point:
         return None
     said = [Evidence("kernel", f"mounted at {obj.facts['point']} (fuse.lxcfs)")]
     if not any(obj.facts["point"] in server.facts["argv"] for server in servers(case)):
@@ -52,10 +59,10 @@ def mount(obj: Object, case: Case) -> Finding | None:
     return Finding("lxcfs, which nobody uses any more", tuple(said))
 
 
-def process(obj: Object, case: Case) -> Finding | None:
+def process(exe: str, point: str, obj: Object, case: Case) -> Finding | None:
     # Killed under a container that uses it, its files in there answer "Transport endpoint is not connected" until
     # that container is restarted (lxc/lxcfs README.md; lxc/lxcfs#193).
-    if obj.facts["nested"] or real_exe(obj) not in EXES or not set(obj.facts["argv"]) & set(POINTS):
+    if obj.facts["nested"] or real_exe(obj) != exe or point not in obj.facts["argv"]:
         return None  # one that an administrator runs at another place is his
     said = (Evidence("kernel", f"runs {obj.facts['exe']}"),)
     for claim in case.claims.values():
@@ -64,9 +71,9 @@ def process(obj: Object, case: Case) -> Finding | None:
     return Finding("lxcfs, which nobody uses any more", said, rank=9)
 
 
-def unit(obj: Object, case: Case) -> Finding | None:
+def unit(name: str, obj: Object, case: Case) -> Finding | None:
     # Stopping the unit would kill the process: not while somebody's containers use it.
-    if obj.key != "lxcfs.service":
+    if obj.key != name or obj.facts.get("stands"):
         return None
     said = (Evidence("systemd", f"{obj.key} is {obj.facts['load']}, {obj.facts['active']} ({obj.facts['sub']})"),)
     for claim in case.claims.values():
@@ -78,19 +85,24 @@ def unit(obj: Object, case: Case) -> Finding | None:
 def run_directory(obj: Object, case: Case) -> Finding | None:
     if obj.key != RUN or any(claim.role is Role.ADMIN for claim in case.claims.values()):
         return None
-    return Finding("lxcfs' run directory", (Evidence("package", "lxcfs makes it (lxcfs src/lxcfs.c, RUNTIME_PATH)"),))
+    for other in case.objects("mount"):
+        if other.facts["fstype"] == "fuse.lxcfs" and not (
+            case.is_proven("mount", other.key) or other.id in case.elsewhere
+        ):
+            return None  # that of another lxcfs, who has the same directory
+    return Finding("lxcfs' run directory", (Evidence("package", MADE),))
 
 
 def pid_file(obj: Object, case: Case) -> Finding | None:
     """Any lxcfs writes it, and takes it away again if it is not killed."""
     if obj.key != PID or obj.facts["type"] != "file" or servers(case):
         return None
-    said = Evidence("package", "lxcfs writes it (lxcfs src/lxcfs.c, DEFAULT_PID_FILE)")
+    said = Evidence("package", WRITTEN)
     return Finding("the number of an lxcfs that was killed", (said, Evidence("kernel", "no lxcfs runs")))
 
 
-def directory(obj: Object, case: Case) -> Finding | None:
-    if obj.key not in POINTS or obj.facts["type"] != "directory" or (obj.facts["entries"] and not obj.facts["mounted"]):
+def directory(point: str, obj: Object, case: Case) -> Finding | None:
+    if obj.key != point or obj.facts["type"] != "directory" or (obj.facts["entries"] and not obj.facts["mounted"]):
         return None
     for claim in case.claims.values():
         if claim.object.kind == "mount" and claim.role is Role.ADMIN:
@@ -99,16 +111,27 @@ def directory(obj: Object, case: Case) -> Finding | None:
     return Finding("lxcfs' mount point", said, facts={"only_hollow": True})
 
 
-PRODUCT = Product(
-    name="lxcfs",
-    title="lxcfs",
-    packages=("lxcfs", "incus-lxcfs"),
-    daemons=EXES,
-    units=("lxcfs.service",),
-    directories=tuple(
-        Directory(point, Role.LIVE, "made by the unit's ExecStartPre= (lxcfs.service)") for point in (*POINTS, RUN, PID)
-    ),
-    # The mount first: whether somebody uses it decides about all the rest.
-    recall=frozenset(),
-    rules={"mount": (mount,), "process": (process,), "unit": (unit,), "file": (directory, run_directory, pid_file)},
-)
+def product(exe: str, point: str, service: str, **different: Any) -> Product:
+    """A lxcfs that is this program, mounted there by that unit."""
+    return Product(
+        daemons=(exe,),
+        units=(service,),
+        # The mount first: whether somebody uses it decides about all the rest.
+        recall=frozenset(),
+        directories=(
+            Directory(point, Role.LIVE, f"made by the unit's ExecStartPre= ({service})"),
+            Directory(RUN, Role.LIVE, MADE),
+            Directory(PID, Role.LIVE, WRITTEN),
+        ),
+        rules={
+            "mount": (partial(mount, point),),
+            "process": (partial(process, exe, point),),
+            "unit": (partial(unit, service),),
+            "cgroup": (unit_cgroup(service),),
+            "file": (partial(directory, point), run_directory, pid_file),
+        },
+        **different,
+    )
+
+
+PRODUCT = product("/usr/bin/lxcfs", "/var/lib/lxcfs", "lxcfs.service", name="lxcfs", title="lxcfs", packages=("lxcfs",))

@@ -39,6 +39,7 @@ NAMES = Names(
 PRODUCT = product(
     NAMES,
     packages=("lxd",),
+    companions=("lxcfs",),
     accounts=("group lxd", "user _lxd", "subuid _lxd", "subgid _lxd", "subuid root", "subgid root"),
     sysctls=(
         "net.ipv4.ip_forward=1",

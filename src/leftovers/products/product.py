@@ -50,6 +50,8 @@ class Product:
     stop        asks what runs, of these records, to shut down cleanly, all at once and never by force, and waits until
                 the deadline. Returns by Record.name why something did not come down. It leaves out what could not
                 be started again. The product's daemon must be alive
+    enders      units: stopping the first, while all are up, shuts instances down in good order, as each is configured.
+                Where a package's own prerm stops it, nobody else asks them
     start       starts again what `stop` had asked, by Record.name; also what is only now coming down. Returns by that
                 name why something is not up
     """
@@ -72,4 +74,5 @@ class Product:
     companions: tuple[str, ...] = ()
     recall: frozenset[str] = frozenset({"process", "link", "mount", "cgroup", "loop", "pool", "xtables", "ovs"})
     stop: Callable[[Host, Sequence[Record], Deadline], Mapping[str, str]] | None = None
+    enders: tuple[str, ...] = ()
     start: Callable[[Host, Sequence[str], Deadline], Mapping[str, str]] | None = None

@@ -45,7 +45,6 @@ def product(names: Names, **different: Any) -> Product:
         places=partial(reading.places, names),
         elsewhere=partial(elsewhere.texts, names),
         instance_processes=("a container's init", "a virtual machine"),
-        companions=("lxcfs",),
         stop=partial(instances.stop, names),
         start=partial(instances.start, names),
         rules={
@@ -77,6 +76,7 @@ def product(names: Names, **different: Any) -> Product:
             "cgroup": (
                 claims.holds_proven(PAYLOAD, "a container's cgroup"),
                 claims.holds_proven(MONITOR, "the cgroup of a container's monitor"),
+                claims.unit_cgroup(*names.units),
                 *rules(names, processes.empty_cgroup),
             ),
             "netns": (claims.netns_of_processes("an instance's network namespace"),),

@@ -37,6 +37,8 @@ def read_disk(names: Names, look: Look) -> tuple[list[Record], list[str]]:
     from leftovers.evidence import incus_backup, incus_directory
 
     for mount in Case(names.name, Presence.ABSENT, look.listed).mounts():
+        if re.match(rf"{re.escape(names.directory)}/devices/[^/]+/(disk\.|lxcfs\Z)", mount.point):
+            continue  # what an instance has mounted, or its own lxcfs (Incus 7): nothing is read there
         if below(mount.point, names.directory) and remote({mount.point: {"fstype": mount.fstype}}, mount.point):
             # A server that is gone would hold us up for ever.
             return [], [f"{mount.point}: not read, it is a {mount.fstype} file system"]
@@ -117,13 +119,14 @@ def told(names: Names, host: Host, process: Object) -> list[str]:
 
 def is_daemon(names: Names, process: Object) -> bool:
     """The main daemon: not one of its fork* helpers, and not a monitor, which is a fork of it with another title. LXD's
-    daemon is a command too (`lxd init`): who is the daemon has options and nothing else."""
-    argv = process.facts["argv"]
+    daemon is a command too (`lxd init`): who is the daemon has options and nothing else. zabbly's is found by PATH: its
+    first argument is no path."""
+    argv, exe = process.facts["argv"], real_exe(process)
     return (
         not process.facts["nested"]
-        and real_exe(process) in names.daemons
+        and exe in names.daemons
         and bool(argv)
-        and argv[0].startswith("/")
+        and (argv[0].startswith("/") or argv[0] == exe.rpartition("/")[2])
         and all(argument.startswith("-") for argument in argv[1:2])
     )
 
