@@ -129,6 +129,7 @@ class Scope:
     accounts: tuple[str, ...] = ()  # users and groups
     sysctls: tuple[str, ...] = ()  # dotted names
     elsewhere: tuple[str, ...] = ()  # what their records say of other machines
+    relied: tuple[str, ...] = ()  # kinds that their records speak of: not to be able to list these is a fault
 
 
 @dataclass(frozen=True, slots=True)

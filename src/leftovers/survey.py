@@ -109,7 +109,9 @@ def ask(
             found += read
             faults += said
         if product.name in memory:
-            found += memory[product.name].records
+            # What the living daemon does not say of other machines is not so any more.
+            answered = any(record.source == "api" for record in found)
+            found += [r for r in memory[product.name].records if not (answered and product.elsewhere((r,)))]
         records[product.name] = tuple(found)
     scope = Scope(
         units=tuple(unit for product in products for unit in product.units),
@@ -118,6 +120,7 @@ def ask(
         accounts=tuple(account for product in products for account in product.accounts),
         sysctls=tuple(sysctl for product in products for sysctl in product.sysctls),
         elsewhere=tuple(text for product in products for text in product.elsewhere(records[product.name])),
+        relied=tuple(kind for product in products for kind in product.relies(records[product.name])),
     )
     return records, scope, faults
 

@@ -71,8 +71,9 @@ def read(host: Host, socket: str = SOCKET, seconds: float = 10.0) -> tuple[list[
         return incus_records.instance(source, what, data, faults, running(data.get("status")))
 
     try:
-        here, members = membership(ask)
-        records += incus_records.cluster("api", here, members)
+        here = member_name(ask(CLUSTER))
+        if here:
+            records += incus_records.cluster("api", here, member_names(ask(MEMBERS)))
     except Unreadable as error:
         note(faults, error.what, error.cause)
     sources: tuple[tuple[str, Make], ...] = (
@@ -345,20 +346,23 @@ def with_number(host: Host, socket: str, record: Record, deadline: Deadline) -> 
     return replace(record, facts={**record.facts, "number": int(match[1])}) if match else record
 
 
-def membership(ask: Callable[[str], Any]) -> tuple[str, list[object]]:
-    """What this host is called in its cluster (as in an instance's `location`), and the names of all members; "" and
-    none without a cluster. A member is told as its URL (cmd/incusd/api_cluster.go, clusterNodesGet).
-    Raises Unreadable."""
-    said = ask(CLUSTER)
+def member_name(said: Any) -> str:
+    """What this host is called in its cluster, as in an instance's `location`; "" without a cluster (shared/api/
+    cluster.go). Raises Unreadable."""
     if isinstance(said, dict) and said.get("enabled") is False:
-        return "", []
+        return ""
     name = said.get("server_name") if isinstance(said, dict) else None
     if not isinstance(name, str) or not name:
         raise Unreadable(CLUSTER, "does not say which member of the cluster this is")
-    urls = ask(MEMBERS)
+    return name
+
+
+def member_names(urls: Any) -> list[object]:
+    """The members of a cluster, each told as its URL (cmd/incusd/api_cluster.go, clusterNodesGet). Raises
+    Unreadable."""
     if not isinstance(urls, list):
         raise Unreadable(MEMBERS, "not a list of members")
-    return name, [str(url).rpartition("/")[2] for url in urls]
+    return [str(url).rpartition("/")[2] for url in urls]
 
 
 def running(status: object) -> bool | None:

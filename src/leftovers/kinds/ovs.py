@@ -7,6 +7,7 @@ and a port whose link is gone stays as an error. So they are removed there, and 
 from __future__ import annotations
 
 import json
+import signal
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -20,7 +21,9 @@ from leftovers.run import find, run
 __all__ = ["OpenVSwitch"]
 
 SOCKET = "/run/openvswitch/db.sock"  # ovs-vsctl(8), --db
-SECONDS = 10
+DATABASE = "/etc/openvswitch/conf.db"
+ASLEEP = f"{DATABASE}: Open vSwitch does not run (systemctl start openvswitch-switch, and then again)"
+SECONDS = 5
 MAPPINGS = "ovn-bridge-mappings"  # ovn-controller(8)
 # The tables and columns that are read (ovs-vswitchd.conf.db(5)).
 TABLES = {
@@ -45,9 +48,13 @@ class OpenVSwitch(Kind):
     needs: ClassVar[tuple[str, ...]] = ("link",)
 
     def survey(self, look: Look) -> Listing:
-        if look.host.root or find("ovs-vsctl") is None or not answers():
+        if look.host.root:
             return Listing()
         try:
+            if find("ovs-vsctl") is None or not answers():
+                # What is in the database comes back with the switch.
+                asleep = self.name in look.scope.relied and look.host.exists(DATABASE)
+                return Listing(faults=(ASLEEP,) if asleep else ())
             tables = read()
         except ToolFault as fault:
             return Listing(faults=(f"Open vSwitch: {fault}",))
@@ -65,25 +72,36 @@ class OpenVSwitch(Kind):
             remove(wanted, deadline)
             return odd
         except ToolFault as fault:
-            if len(wanted) == 1:
-                return {**odd, wanted[0].id: fault.cause}
+            cause = fault.cause
         causes = dict(odd)
         for obj in wanted:
-            try:
-                remove([obj], deadline)
-            except ToolFault as fault:
-                causes[obj.id] = fault.cause
+            # One that was refused says so at once; where nobody answers, one more question is one too many.
+            if len(wanted) > 1 and not deadline.passed() and not late(cause):
+                try:
+                    remove([obj], deadline)
+                    continue
+                except ToolFault as fault:
+                    cause = fault.cause
+            causes[obj.id] = cause
         return causes
 
 
+def late(cause: str) -> bool:
+    """Whether ovs-vsctl ended by its own --timeout (SIGALRM) or by ours."""
+    return "did not end within" in cause or f"exit status {-signal.SIGALRM}" in cause
+
+
 def answers() -> bool:
-    """Whether the database's server is there: without one, ovs-vsctl would wait for it."""
+    """Whether the database's server is there: without one, ovs-vsctl would wait for it. Raises ToolFault when one is
+    there that does not answer."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         asked.settimeout(SECONDS)
         try:
             asked.connect(SOCKET)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             return False
+        except OSError as error:
+            raise ToolFault(SOCKET, f"does not answer: {error.strerror or error}") from error
     return True
 
 
@@ -92,7 +110,8 @@ def read() -> dict[str, list[Row]]:
     argv = ["ovs-vsctl", f"--timeout={SECONDS}", "--format=json", "--no-wait"]
     for table, columns in TABLES.items():
         argv += ["--", f"--columns={columns}", "list", table]
-    said = run(argv, timeout=SECONDS + 5).out.splitlines()
+    # Only this is a line's end to ovs-vsctl: what stands in external_ids may have others of Unicode's.
+    said = run(argv, timeout=SECONDS + 5).out.rstrip("\n").split("\n")
     try:
         return {table: list(rows(json.loads(line))) for table, line in zip(TABLES, said, strict=True)}
     except (ValueError, KeyError, TypeError, RecursionError) as error:

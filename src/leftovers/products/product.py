@@ -39,6 +39,7 @@ class Product:
     readers     sources of records, the best first
     places      what of the host's files its records point to: paths to be looked at besides `directories`
     elsewhere   what its records say of other machines: one line each (only ever reported)
+    relies      the kinds that its records speak of: not to be able to list these is a fault
     rules       by kind: what proves an object its own
     holds       by kind: rules that are asked last, about what would go: who else uses it. What they find something
                 about stays, as HELD, with their reason after that of the claim and their first evidence before its
@@ -67,6 +68,7 @@ class Product:
     readers: tuple[Reader, ...] = ()
     places: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     elsewhere: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
+    relies: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     holds: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     successors: tuple[str, ...] = ()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import signal
+import socket
 
 import pytest
 
 from leftovers.errors import ToolFault
 from leftovers.host import Host
 from leftovers.kinds import ovs
+from leftovers.kinds.kind import Look
 from leftovers.kinds.ovs import OpenVSwitch
-from leftovers.model import Deadline, Object, Verb
+from leftovers.model import Deadline, Object, Scope, Verb
 from leftovers.run import Completed
 
 LINES = [
@@ -95,6 +99,56 @@ def test_what_is_no_table(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setattr(ovs, "run", lambda argv, **_: Completed(0, "\n".join([line, *LINES[1:]]), ""))
     with pytest.raises(ToolFault):
         ovs.read()
+
+
+def test_nobody_is_asked_again_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run(argv: list[str], **_: object) -> Completed:
+        asked.append(argv)
+        raise ToolFault("ovs-vsctl", f"exit status {-signal.SIGALRM}")
+
+    monkeypatch.setattr(ovs, "run", run)
+    objects = [
+        Object("ovs", f"bridge b{number}", ("bridge", number), {"what": "bridge", "name": f"b{number}", "mapped": []})
+        for number in range(1000)
+    ]
+    assert len(OpenVSwitch().act(Host(), Verb.REMOVE, objects, Deadline(9))) == 1000 and len(asked) == 1
+
+
+def test_other_ends_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = LINES[0].replace('"s"', '"s\u2028\x85"')
+    monkeypatch.setattr(ovs, "run", lambda argv, **_: Completed(0, "\n".join([odd, *LINES[1:]]) + "\n", ""))
+    assert "bridge br0" in listed()
+
+
+def test_a_switch_that_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """What is in its database comes back with it: that is a fault where a product's records speak of a switch."""
+    monkeypatch.setattr(ovs, "SOCKET", str(tmp_path / "db.sock"))
+    monkeypatch.setattr(ovs, "DATABASE", str(tmp_path / "conf.db"))
+    monkeypatch.setattr(ovs, "find", lambda name: f"/usr/bin/{name}")
+
+    def faults(*relied: str) -> tuple[str, ...]:
+        return OpenVSwitch().survey(Look(Host(), Scope(relied=relied), {"link": ()})).faults
+
+    assert faults("ovs") == (), "it was purged"
+    (tmp_path / "conf.db").touch()
+    assert faults() == () and len(faults("ovs")) == 1
+    monkeypatch.setattr(ovs, "find", lambda name: None)
+    assert len(faults("ovs")) == 1
+    monkeypatch.setattr(ovs, "find", lambda name: f"/usr/bin/{name}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(tmp_path / "db.sock"))
+        server.listen(0)
+        clients = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(str(tmp_path / "db.sock"))
+        monkeypatch.setattr(ovs, "SECONDS", 0.1)
+        assert "does not answer" in faults()[0], "nobody takes its calls"
+        for client in clients:
+            client.close()
+    assert faults() == (), "its socket is all that is left of it"
 
 
 def test_values() -> None:

@@ -32,8 +32,9 @@ def claims(
 
 @pytest.mark.parametrize(("name", "client"), [("incus", "incus"), ("lxd", "lxc")])
 def test_a_cluster_counts_this_host_in(name: str, client: str) -> None:
+    # One thing only: its networks and pools are the others' too.
     ((id, claim),) = claims(CLUSTER, OVN, CEPH, name=name).items()
-    assert id.endswith("cluster of a, b") and "its networks and pools are the others' too"
+    assert id.endswith("cluster of a, b")
     assert claim.role is Role.SYSTEM and claim.advice == f"on another member: {client} cluster remove b --force"
     (claim,) = claims(CLUSTER, name=name, presence=Presence.INSTALLED).values()
     assert claim.advice == f"first: {client} cluster remove b"
@@ -60,6 +61,9 @@ def test_an_ovn_network() -> None:
     assert "ovn-nbctl show" in claim.advice
     (claim,) = claims(numberless, OVN).values()
     assert "incus-net7-lr" in claim.advice, "a later source may know more"
+    earlier = Record("network", "ovn1", "ledger", {**OVN.facts, "number": 3})
+    (claim,) = claims(OVN, earlier).values()
+    assert "incus-net7-lr" in claim.advice, "numbers begin anew with each installation"
     (claim,) = claims(OVN, presence=Presence.INSTALLED).values()
     assert claim.advice == "first: incus network delete ovn1 --project default"
 
@@ -113,10 +117,11 @@ def test_the_way_out_of_ovn() -> None:
 
 def test_ports_that_lost_their_link() -> None:
     nic = {"device": "eth0", "nictype": "bridged", "parent": "ovs0", "host_name": "veth01234567"}
-    known = Record("instance", "c1", "ledger", {"nics": [{**nic, "host_name_from": "volatile"}]})
-    wished = Record("instance", "c2", "ledger", {"nics": [{**nic, "host_name": "uplink0", "host_name_from": "device"}]})
+    known = Record("instance", "c1", "ledger", {"nics": [nic]})
+    wished = Record("instance", "c2", "ledger", {"nics": [{**nic, "host_name": "uplink0"}]})
     listed = (
         port("ovs0", "veth01234567"),
+        port("ovs9", "veth01234567"),
         port("ovs0", "uplink0"),
         port("ovs0", "vethabad1dea"),
         port("br-int", "veth89abcdef", iface_id="incus-net7-instance-0-eth0"),
@@ -139,3 +144,50 @@ def test_a_bridge_of_the_switch_wants_the_proof_that_any_bridge_wants() -> None:
     assert not bare.proven and bare.advice == "ovs-vsctl del-br switched"
     native = Record("network", "switched", "database", {**facts, "config": {"ipv4.address": "10.97.0.1/24"}})
     assert not claims(native, ovs=(own,)), "that network's bridge is one of the kernel's"
+
+
+def link(name: str, type: str = "", **facts: Any) -> Object:
+    said = {
+        "host": True,
+        "type": type,
+        "up": True,
+        "master": "",
+        "peer": "",
+        "peer_netns": 0,
+        "netns": 1,
+        "addresses": [],
+    }
+    return Object("link", name, (1, name), {**said, **facts})
+
+
+@pytest.mark.parametrize(
+    ("foreign", "links", "held"),
+    [
+        (port("switched", "mgmt0", here=True, type="internal"), (), True),
+        (port("switched", "tun0", type="vxlan"), (), True),
+        (port("switched", "eth1", here=True), (link("eth1"),), True),
+        (port("switched", "vnet0", here=True), (link("vnet0", "tun", holder=99),), True),
+        (port("switched", "eth1", here=True), (link("eth1", up=False),), False),
+        (port("switched", "told0", here=True), (link("told0"),), False),
+        (port("switched", "patch-x", type="patch"), (), False),
+        (port("other", "eth1", here=True), (link("eth1"),), False),
+        (port("switched", "switched-t", here=True), (link("switched-t", "gretap"),), False),
+    ],
+)
+def test_a_bridge_that_somebody_else_is_on(foreign: Object, links: tuple[Object, ...], held: bool) -> None:
+    config = {"bridge.driver": "openvswitch", "ipv4.address": "10.97.0.1/24", "bridge.external_interfaces": "told0"}
+    facts = {"type": "bridge", "managed": True, "config": config, "addresses": ["10.97.0.1"]}
+    records = (Record("network", "switched", "api", facts),)
+    own = bridge("switched", address="10:66:6a:00:00:01", addresses=["10.97.0.1"])
+    product = load("incus")
+    case = Case("incus", Presence.ABSENT, {"ovs": (own, foreign), "link": links, "process": (), "netns": ()}, records)
+    claim = attribute(case, {"ovs": product.rules["ovs"]}, product.recall, product.holds)["ovs:bridge switched"]
+    assert claim.proven and claim.role is (Role.HELD if held else Role.LIVE)
+    if held:
+        assert claim.advice == f"ovs-vsctl del-port switched {foreign.facts['name']} && leftovers clean incus"
+
+
+def test_records_speak_of_a_switch() -> None:
+    relies = load("incus").relies
+    assert relies((OVN,)) == ("ovs",) and relies((CEPH, CLUSTER)) == ()
+    assert relies((Record("network", "n", "api", {"config": {"bridge.driver": "openvswitch"}}),)) == ("ovs",)

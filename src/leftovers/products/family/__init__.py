@@ -44,6 +44,7 @@ def product(names: Names, **different: Any) -> Product:
         ),
         places=partial(reading.places, names),
         elsewhere=partial(elsewhere.texts, names),
+        relies=ovs.relied,
         instance_processes=("a container's init", "a virtual machine"),
         stop=partial(instances.stop, names),
         start=partial(instances.start, names),
@@ -98,6 +99,7 @@ def product(names: Names, **different: Any) -> Product:
         holds={
             "link": rules(names, network.used_bridge),
             "xtables": rules(names, firewall.used_chain),
+            "ovs": rules(names, ovs.used_switch),
         },
         **different,
     )

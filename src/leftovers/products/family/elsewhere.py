@@ -6,16 +6,19 @@ others: it is told, with the command that a person may want.
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from leftovers.claims import Case, Finding
 from leftovers.model import Evidence, Object, Presence, Record, Role
 from leftovers.products.family.names import Names
+from leftovers.products.family.processes import other_liblxc
 
 # Drivers whose volumes are not on this host's disks (storage/drivers/load.go of Incus 7, LXD 5.0 and 6).
 REMOTE = ("ceph", "cephfs", "cephobject", "linstor", "truenas", "lvmcluster", "powerflex", "pure", "alletra")
 # Those whose volumes are images of RADOS block devices.
 CEPH = "ceph"
+IMAGES = "^(zombie_)?(container|virtual-machine|custom|image)_"
 
 
 def texts(names: Names, records: tuple[Record, ...]) -> tuple[str, ...]:
@@ -36,16 +39,15 @@ def stated(names: Names, records: tuple[Record, ...], installed: bool = False) -
         # Networks and pools are the cluster's: they do not end with one member.
         return member(names, clusters[0], installed)
     found: dict[str, Finding] = {}
+    numbered: dict[str, object] = {}
     for record in records:
         if record.type == "network" and record.facts.get("managed") and record.facts.get("type") == "ovn":
-            found.setdefault(f"OVN network {title(record)}", network(names, record, installed))
+            text = f"OVN network {title(record)}"
+            # Of the best source; one that does not tell its number says less than a later one that does.
+            if text not in found or (record.facts.get("number") and not numbered.get(text)):
+                found[text], numbered[text] = network(names, record, installed), record.facts.get("number")
         elif record.type == "pool" and record.facts.get("driver") in REMOTE:
             found.setdefault(f"storage pool {record.name} ({record.facts['driver']})", pool(record))
-    # A record of a better source without its number says less than a later one that has it.
-    for record in records:
-        text = f"OVN network {title(record)}"
-        if record.type == "network" and text in found and record.facts.get("number"):
-            found[text] = network(names, record, installed)
     return found
 
 
@@ -77,7 +79,9 @@ def network(names: Names, record: Record, installed: bool) -> Finding:
         advice = without(names.name, number)
     else:
         advice = f"ovn-nbctl show (look for {names.name}-netN-lr)"
-    return Finding("its router and switches are in OVN's database", (said,), role=Role.SYSTEM, advice=advice)
+    return Finding(
+        "its router and switches are in the OVN database that it used", (said,), role=Role.SYSTEM, advice=advice
+    )
 
 
 def without(name: str, number: int) -> str:
@@ -97,8 +101,9 @@ def without(name: str, number: int) -> str:
 def pool(record: Record) -> Finding:
     driver, name = str(record.facts["driver"]), osd_pool(record)
     said = Evidence(record.source, f"pool {record.name}: driver {driver}, source {record.facts.get('source') or '?'}")
-    advice = f"rbd ls {shlex.quote(name)} (then rbd rm each of them)" if driver == CEPH and name else ""
-    return Finding("its volumes are not on this host, and stay", (said,), role=Role.SYSTEM, advice=advice)
+    advice = f"rbd ls {shlex.quote(name)} | grep -E {shlex.quote(IMAGES)}" if driver == CEPH and name else ""
+    reason = "its volumes are not on this host, and stay: they may be another's by now"
+    return Finding(reason, (said,), role=Role.SYSTEM, advice=advice)
 
 
 def osd_pool(record: Record) -> str:
@@ -110,13 +115,15 @@ def osd_pool(record: Record) -> str:
 def mapped(names: Names, obj: Object, case: Case) -> Finding | None:
     """An image of a pool of ours that the kernel still has as a device (storage/drivers/driver_ceph_utils.go,
     getRBDVolumeName). It is told and not unmapped: another client of the pool may have mapped it here."""
-    kinds = ("container_", "virtual-machine_", "custom_", "image_", "zombie_")
     for record in case.records_of("pool"):
         if record.facts.get("driver") == CEPH and osd_pool(record) == obj.facts["pool"]:
-            if not obj.facts["image"].startswith(kinds):
+            if not re.match(IMAGES, obj.facts["image"]):
                 continue
             said = Evidence(record.source, f"pool {record.name} has its volumes in {obj.facts['pool']}")
             image = Evidence("kernel", f"{obj.key} is {obj.facts['pool']}/{obj.facts['image']}")
             advice = f"rbd unmap {obj.key}"
-            return Finding(f"a volume of {names.title} that is mapped here", (image, said), False, advice=advice)
+            # lxd-to-incus leaves them in use, under the same names.
+            role = Role.ADMIN if other_liblxc(names, case) else Role.LIVE
+            reason = f"a volume of {names.title} that is mapped here"
+            return Finding(reason, (image, said), False, role, advice=advice)
     return None

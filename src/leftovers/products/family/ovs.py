@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Any
 
 from leftovers.claims import Case, Finding
-from leftovers.model import Evidence, Object, Role
+from leftovers.model import Evidence, Object, Record, Role
 from leftovers.products.family.names import Names
-from leftovers.products.family.network import managed_bridge
+from leftovers.products.family.network import external, managed_bridge, user_of
 from leftovers.products.family.processes import trace
 from leftovers.products.family.reading import made, nics_by
 
@@ -39,7 +40,9 @@ def uplink(names: Names, name: str, facts: Any, case: Case) -> Finding | None:
     if not trace(names, case):
         return None
     said.append(Evidence("disk", f"Open vSwitch has {name}, with {', '.join(facts['ports'][:5]) or 'no port'}"))
-    return Finding("named like the way out of OVN networks", tuple(said), False, advice=f"ovs-vsctl del-br {name}")
+    return Finding(
+        "named like the way out of OVN networks", tuple(said), False, advice=f"ovs-vsctl del-br {shlex.quote(name)}"
+    )
 
 
 def port(names: Names, obj: Object, case: Case) -> Finding | None:
@@ -57,10 +60,66 @@ def port(names: Names, obj: Object, case: Case) -> Finding | None:
         said.append(Evidence("disk", f"OVN knows it as {facts['iface_id'][:120]}"))
         return Finding("an instance's port", tuple(said))
     for record, nic in nics_by(case, "host_name", name):
-        if made(case, nic) and nic.get("host_name_from") == "volatile":
+        on = (nic.get("parent"), nic.get("network"), way_of(case, str(nic.get("network") or "")))
+        # A name that a person chose (host_name=) may be somebody else's by now.
+        if made(case, nic) and facts["bridge"] in on and (facts["here"] or names.transient.match(name)):
             said.append(Evidence(record.source, f"{record.name} {nic.get('device')}: host_name {name}"))
             return Finding("an instance's port", tuple(said))
     return Finding(f"a port for a link of {names.title}", tuple(said)) if facts["here"] else None
+
+
+def way_of(case: Case, network: str) -> str:
+    """The bridge that a physical network leads to."""
+    records = (record for record in case.records_of("network") if record.name == network)
+    return next((str(record.facts.get("config", {}).get("parent") or "") for record in records), "")
+
+
+def used_switch(names: Names, obj: Object, case: Case) -> Finding | None:
+    """A bridge that somebody else has a port on: with it all its ports go, and a port of the switch's own kind
+    ("internal", a tunnel) ends. Not OVN's patches, nor what the network was told to take."""
+    if obj.facts["what"] != "bridge":
+        return None
+    name = str(obj.facts["name"])
+    links = {link.key: link for link in case.objects("link") if link.facts["host"]}
+    told = external(case, name) | parents(names, name, case)
+    for port in case.objects("ovs"):
+        if port.facts["what"] != "port" or port.facts["bridge"] != name or port.facts["type"] == "patch":
+            continue
+        own, link = str(port.facts["name"]), links.get(str(port.facts["name"]))
+        if case.is_proven("ovs", port.key) or case.is_proven("link", own) or own in told:
+            continue
+        if own.startswith(f"{name}-") and link is not None and link.facts["type"] in ("vxlan", "gretap", "dummy"):
+            continue  # a tunnel of the network's
+        if port.facts["type"]:
+            user = f"{port.facts['type']}, the switch's own"
+        else:
+            user = user_of(link, case) if link is not None and link.id not in case.elsewhere else ""
+        if user:
+            said = (Evidence("disk", f"{own} is a port of it: {user}"),)
+            free = f"ovs-vsctl del-port {shlex.quote(name)} {shlex.quote(own)} && leftovers clean {names.name}"
+            return Finding("somebody else is on it", said, advice=free)
+    return None
+
+
+def parents(names: Names, bridge: str, case: Case) -> set[str]:
+    """The cards that OVN's way out of this name was made for."""
+    if not re.fullmatch(rf"{names.name}ovn[0-9]+", bridge):
+        return set()
+    found = set()
+    for record in case.records_of("network"):
+        config = record.facts.get("config", {})
+        if record.facts.get("type") == "physical" and config.get("parent"):
+            found |= {str(config["parent"]), f"{config['parent']}.{config.get('vlan')}"}
+    return found
+
+
+def relied(records: tuple[Record, ...]) -> tuple[str, ...]:
+    """Whether records speak of a switch."""
+    for record in records:
+        driver = record.facts.get("config", {}).get("bridge.driver") if record.type == "network" else ""
+        if driver == "openvswitch" or (record.type == "network" and record.facts.get("type") == "ovn"):
+            return ("ovs",)
+    return ()
 
 
 def uplink_pair(names: Names, obj: Object, case: Case) -> Finding | None:
