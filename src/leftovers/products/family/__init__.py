@@ -11,7 +11,7 @@ from typing import Any
 
 from leftovers import claims
 from leftovers.model import Role
-from leftovers.products.family import files, firewall, instances, network, processes, reading
+from leftovers.products.family import files, firewall, instances, network, pools, processes, reading
 from leftovers.products.family.names import HELPERS, MONITOR, MOUNTED, PAYLOAD, QEMU, Names, rules
 from leftovers.products.product import Directory, Product
 
@@ -82,7 +82,7 @@ def product(names: Names, **different: Any) -> Product:
             "xtables": rules(names, firewall.xtables_rule),
             "link": rules(names, *network.RULES),
             "loop": (claims.backed_below(directory, "/disks", "the device of a storage pool"),),
-            "pool": (claims.pool_on_loops(f"{directory}/disks", "a storage pool"),),
+            "pool": (claims.pool_on_loops(f"{directory}/disks", "a storage pool"), *rules(names, pools.group)),
             "apparmor": rules(names, firewall.apparmor),
             "file": rules(names, *files.RULES),
             "account": (claims.reported(f"made by {names.possessive} package"),),
