@@ -45,6 +45,7 @@ NOISE_FILES = {
     r"/run/(mount|shm|host|blkid|network|agetty\.reload|motd.*)(/.*)?": "of the base system, and the lab's",
     r"/run/(adduser|dpkg.*|reboot-required.*)": "of package managers",
     r"/run/(cron.*|xtables\.lock)": "a daemon's and a tool's own",
+    r"/run/lvm(/.*)?": "LVM's own: what it has seen online, and locks",
     r"/var/lib/(dpkg|apt|ucf|debconf|pam|polkit-1)(/.*)?": "package managers' own",
     r"/var/lib/systemd/(catalog|timers|linger|random-seed.*|timesync)(/.*)?": "init's own",
     r"/var/lib/systemd/deb-systemd-(helper|user-helper)-(enabled|masked)": "the empty directory that the helper keeps",
