@@ -253,6 +253,8 @@ def read_processes(reader: Reader, procs: list[Proc]) -> None:
     things: dict[str, list[str]] = collections.defaultdict(list)
     for proc in procs:
         name = proc.args or f"({slurp_or(f'/proc/{proc.pid}/comm')})"
+        if proc.zombie and proc.cgroup == "/system.slice/systemd-udevd.service/udev":
+            continue  # a worker of udev's that it has not waited for yet
         if (proc.exe == "" and not proc.zombie) or noise(NOISE_PROCESSES, proc.args.split(" ")[0]):
             continue
         foreign = sorted(n for n, inode in proc.namespaces.items() if init.namespaces.get(n) != inode)
