@@ -23,6 +23,8 @@ TEST_DEPENDS := \
   debian-archive-keyring, iproute2, iptables, mmdebstrap, mount, nftables, procps, python3-debian, python3-nftables, \
   piuparts, python3-psutil, python3-pyroute2, python3-pytest, python3-yaml, systemd-container, util-linux, \
   util-linux-extra | util-linux (<< 2.42~)
+# A guest with a kernel of its own (tests/lab/guest.py), only for the full tests.
+FULL_DEPENDS := qemu-system-x86, qemu-utils, e2fsprogs
 LINT_DEPENDS := python3-venv, shellcheck
 
 # $(call install,RELATIONS): nothing when they are met already, as dpkg sees it; else install them, as root.
@@ -71,7 +73,13 @@ check: packages ## all tests but the long ones (as root)
 
 .PHONY: check-full
 check-full: packages ## all tests (as root; takes long)
+	@$(call install,$(FULL_DEPENDS))
 	@$(PYTEST) $(TESTS)
+
+.PHONY: check-guest
+check-guest: packages ## those of them that need a kernel of their own, in QEMU (as root)
+	@$(call install,$(FULL_DEPENDS))
+	@$(PYTEST) tests/lab/test_guest.py
 
 .PHONY: deb
 deb: $(DEBS) ## build the Debian packages in dist/

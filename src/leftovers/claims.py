@@ -424,6 +424,9 @@ def backed_below(directory: str, inner: str, reason: str) -> Rule:
         for mount in case.proven("mount"):
             if mount.facts["source"] == device or mount.facts["majmin"] == obj.facts["majmin"]:
                 return Finding(reason, (said, Evidence("kernel", f"mounted at {mount.facts['point']}")))
+        for pool in case.proven("pool"):
+            if device in pool.facts["devices"]:
+                return Finding(reason, (said, Evidence("kernel", f"{pool.key} stands on it")))
         doubt = "a file of that name, but not one that is here: a container's own, or deleted and not mounted"
         return Finding(doubt, (said,), proven=False, role=Role.ADMIN, advice=f"losetup -d {device}")
 
@@ -432,23 +435,36 @@ def backed_below(directory: str, inner: str, reason: str) -> Rule:
 
 def pool_on_loops(directory: str, reason: str) -> Rule:
     """A zpool or volume group that stands on proven loop devices and nothing else, or on files with names in the
-    product's directory, if something of it is also mounted there: pools are the whole machine's, and a container's
-    own product calls its files the same."""
+    product's directory, if something of it is also mounted where the product mounts: pools are the whole machine's,
+    and a container's own product calls its files the same."""
 
     def rule(obj: Object, case: Case) -> Finding | None:
         loops = {loop.facts["device"] for loop in case.proven("loop")}
-        devices, name = obj.facts["devices"], obj.facts["name"]
-        if not devices or not all(device in loops or below(device, directory) for device in devices):
+        devices, files = obj.facts["devices"], obj.facts["backing"]
+        if not devices:
             return None
         said = [Evidence("kernel", f"stands on {', '.join(devices)} and nothing else")]
-        if not all(device in loops for device in devices):
-            mounts = [mount for mount in case.proven("mount") if below(mount.facts["source"], name)]
-            if not mounts:
-                return None
-            said.append(Evidence("kernel", f"{mounts[0].facts['source']} is mounted at {mounts[0].facts['point']}"))
+        if all(device in loops for device in devices):
+            return Finding(reason, tuple(said))
+        if len(files) < len(devices) or not all(below(file, directory) for file in files):
+            return None
+        mount = mount_of_pool(obj, case)
+        if mount is None:
+            return None
+        said.append(Evidence("kernel", f"{mount.facts['source']} is mounted at {mount.facts['point']}"))
         return Finding(reason, tuple(said))
 
     return rule
+
+
+def mount_of_pool(pool: Object, case: Case) -> Object | None:
+    """A proven mount of a dataset or a volume of a pool; None if there is none."""
+    for mount in case.proven("mount"):
+        # zfs(8) mounts a dataset by its name; a volume of LVM is a device.
+        dataset = mount.facts["fstype"] == "zfs" and below(mount.facts["source"], pool.facts["name"])
+        if dataset or mount.facts["majmin"] in pool.facts["volumes"]:
+            return mount
+    return None
 
 
 def netns_of_processes(reason: str) -> Rule:

@@ -45,6 +45,7 @@ NOISE_FILES = {
     r"/run/(mount|shm|host|blkid|network|agetty\.reload|motd.*)(/.*)?": "of the base system, and the lab's",
     r"/run/(adduser|dpkg.*|reboot-required.*)": "of package managers",
     r"/run/(cron.*|xtables\.lock)": "a daemon's and a tool's own",
+    r"/run/lvm(/.*)?": "LVM's own: what it has seen online, and locks",
     r"/var/lib/(dpkg|apt|ucf|debconf|pam|polkit-1)(/.*)?": "package managers' own",
     r"/var/lib/systemd/(catalog|timers|linger|random-seed.*|timesync)(/.*)?": "init's own",
     r"/var/lib/systemd/deb-systemd-(helper|user-helper)-(enabled|masked)": "the empty directory that the helper keeps",
@@ -188,6 +189,8 @@ class Proc:
         self.pid = pid
         fields = slurp(f"/proc/{pid}/stat").rpartition(")")[2].split()
         self.ppid, self.start, self.zombie = int(fields[1]), fields[19], fields[0] in "ZX"
+        # Of a host with a kernel of its own: they come and go, and none is anybody's.
+        self.kernel = 2 in (pid, self.ppid)
         self.args = slurp(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
         lines = slurp(f"/proc/{pid}/cgroup").splitlines()
         self.cgroup = next((line[3:] for line in lines if line.startswith("0::")), "")
@@ -196,6 +199,8 @@ class Proc:
             self.exe = os.readlink(f"/proc/{pid}/exe")
         except OSError:
             self.exe = "" if self.zombie else "?"  # a kernel thread has none
+        # "unconfined", or AppArmor's profiles; EINVAL where no security module has a word for it
+        self.label = slurp_or(f"/proc/{pid}/attr/current", "").rstrip("\0").strip()
         self.namespaces: dict[str, int] = {}
         for name in ("mnt", "net", "pid", "user", "cgroup", "ipc", "uts"):
             with contextlib.suppress(OSError):
@@ -215,7 +220,7 @@ def processes() -> list[Proc]:
     while pid > 1:
         skip.add(pid)
         pid = parents.get(pid, 0)
-    return [p for p in found if p.pid not in skip and parents.get(p.pid) != os.getpid()]
+    return [p for p in found if p.pid not in skip and not p.kernel and parents.get(p.pid) != os.getpid()]
 
 
 def namespaces(procs: list[Proc], kind: str) -> dict[int, tuple[str, str]]:
@@ -232,7 +237,8 @@ def namespaces(procs: list[Proc], kind: str) -> dict[int, tuple[str, str]]:
         if inode == own:
             continue
         programs = sorted({p.args.split(" ")[0] or p.exe for p in holders})
-        if all(noise(NOISE_PROCESSES, p) for p in programs):
+        programs = [program for program in programs if not noise(NOISE_PROCESSES, program)]
+        if not programs:
             continue
         label = f"[{kind} of {','.join(programs)}]"
         used[label] += 1
@@ -247,12 +253,16 @@ def read_processes(reader: Reader, procs: list[Proc]) -> None:
     things: dict[str, list[str]] = collections.defaultdict(list)
     for proc in procs:
         name = proc.args or f"({slurp_or(f'/proc/{proc.pid}/comm')})"
+        if proc.zombie and proc.cgroup == "/system.slice/systemd-udevd.service/udev":
+            continue  # a worker of udev's that it has not waited for yet
         if (proc.exe == "" and not proc.zombie) or noise(NOISE_PROCESSES, proc.args.split(" ")[0]):
             continue
         foreign = sorted(n for n, inode in proc.namespaces.items() if init.namespaces.get(n) != inode)
         words = [name, f"exe={proc.exe}", f"cgroup={proc.cgroup}", f"uid={proc.uid}"]
         if foreign:
             words.append(f"own={','.join(foreign)}")
+        if proc.label not in ("", "?", "unconfined"):
+            words.append(f"label={proc.label}")
         if proc.zombie:
             words.append("zombie")
         # Not its number, but numbers and start times: another process under the same name is not the same process.
@@ -444,6 +454,26 @@ def read_loops(reader: Reader) -> None:
             reader.add("loop", f"{device['name']} {device.get('back-file')}")
 
 
+def read_disks(reader: Reader) -> None:
+    """Block devices, and what LVM has: a volume that is not active has no device."""
+    if os.path.exists("/run/host/container-manager"):
+        return  # systemd-nspawn's: they are the machine's
+    for device in (reader.json("lsblk", "-J", "-l", "-o", "NAME,TYPE,SIZE,RO") or {}).get("blockdevices", []):
+        if device["type"] not in ("loop", "rom"):
+            reader.add("disk", f"{device['name']} {device['type']}", [device["size"], device["ro"]])
+    if os.path.isdir("/sys/module/dm_mod") and os.path.exists("/usr/sbin/lvs"):
+        for table, tool, columns in (
+            ("pv", "pvs", "pv_name,pv_uuid,vg_name,pv_size"),
+            ("vg", "vgs", "vg_name,vg_uuid,vg_tags,vg_size,lv_count"),
+            ("lv", "lvs", "vg_name,lv_name,lv_uuid,lv_active,lv_attr,lv_size,lv_tags"),
+        ):
+            options = ("--readonly", "--reportformat", "json", "-o", columns, *(("-a",) if table == "lv" else ()))
+            for report in (reader.json(tool, *options) or {}).get("report", []):
+                for row in report[table]:
+                    key = " ".join(str(row.pop(name)) for name in ("pv_name", "vg_name", "lv_name") if name in row)
+                    reader.add("lvm", f"{table} {key}", row)
+
+
 def read_files(reader: Reader) -> None:
     points = {point: value["type"] for point, value in mounts("self")}
     for tree in TREES:
@@ -527,9 +557,20 @@ def read_apparmor(reader: Reader) -> None:
     root = "/sys/kernel/security/apparmor"
     for line in slurp_or(f"{root}/profiles", "").splitlines():
         reader.add("apparmor", line)
+    read_policy(reader, f"{root}/policy", "")
+
+
+def read_policy(reader: Reader, directory: str, prefix: str) -> None:
+    """What was loaded, by its hash, in this namespace and in those below it."""
+    for path, names, files in os.walk(f"{directory}/profiles"):
+        if "name" in files:
+            value = next((slurp_or(f"{path}/{f}") for f in ("sha256", "sha1") if f in files), "")
+            reader.add("apparmor", f"policy {prefix}{slurp_or(f'{path}/name')}", [value, slurp_or(f"{path}/mode")])
+            names[:] = [name for name in names if name == "profiles"]
     with contextlib.suppress(OSError):
-        for name in os.listdir(f"{root}/policy/namespaces"):
-            reader.add("apparmor", f"namespace {name}")
+        for name in os.listdir(f"{directory}/namespaces"):
+            reader.add("apparmor", f"namespace {prefix}{name}")
+            read_policy(reader, f"{directory}/namespaces/{name}", f"{prefix}{name}//")
 
 
 # What two snapshots can compare of Open vSwitch and OVN; every other column is a counter, a reference or a state.
@@ -567,6 +608,7 @@ def snapshot() -> dict[str, Any]:
     read_network(reader, procs)
     read_mounts(reader, procs)
     read_loops(reader)
+    read_disks(reader)
     read_files(reader)
     read_cgroups(reader)
     read_units(reader)

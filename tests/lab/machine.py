@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -208,8 +208,10 @@ def cache() -> Path:
     return Path(os.environ.get("LEFTOVERS_LAB_CACHE", "/var/cache/leftovers-lab"))
 
 
-def base(recipe: Recipe) -> Path:
-    """The directory of the recipe's root file system, built if need be. Other builders wait for the first."""
+def base(recipe: Recipe, make: Callable[[Recipe, Path], None] | None = None) -> Path:
+    """The directory of the recipe's root file system, built if need be. Other builders wait for the first.
+
+    `make` builds something else of the recipe (lab/guest.py: an image)."""
     prerequisites()
     target = cache() / recipe.key
     if target.is_dir():
@@ -222,7 +224,7 @@ def base(recipe: Recipe) -> Path:
         half = cache() / f"{recipe.key}.tmp"
         remove_tree(half)  # of a builder that died
         try:
-            build(recipe, half)
+            (make or build)(recipe, half)
             half.rename(target)
         except BaseException:
             remove_tree(half)
@@ -357,7 +359,7 @@ class Machine:
 
     def prepare(self) -> None:
         """Make the scratch directory, locked for as long as this process lives. boot() puts the base into it."""
-        self.base = base(self.recipe)
+        self.base = self.find_base()
         scratch = Path(os.environ.get("LEFTOVERS_LAB_SCRATCH", "/var/tmp"))
         reap(scratch)
         self.directory = scratch / f"leftovers-lab.{secrets.token_hex(4)}"
@@ -365,6 +367,9 @@ class Machine:
         self.lock = lock(self.directory)
         self.root = self.directory / "root"
         self.root.mkdir()
+
+    def find_base(self) -> Path:
+        return base(self.recipe)
 
     def boot(self) -> None:
         # A cgroup of its own: two hosts in the same one would see each other's units as strays, and kill them.
@@ -476,9 +481,8 @@ class Machine:
         return ["nsenter", "-t", str(self.init), *namespaces, "env", "-i", "-C", "/", *environment]
 
     def start(self, command: str | Sequence[str], stdin: Any, stdout: Any, stderr: Any) -> subprocess.Popen[bytes]:
-        argv = ["/bin/bash", "-e", "-c", command] if isinstance(command, str) else list(command)
         return subprocess.Popen(
-            [*self.enter(), *argv],
+            [*self.enter(), *words(command)],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -495,11 +499,17 @@ class Machine:
         input: str | None = None,
     ) -> Completed:
         """Run argv, or text as a `bash -e` script, inside, and wait for it (not for what it put in the background)."""
+        done = self.execute(command, (input or "").encode(), timeout)
+        if check and done.code != 0:
+            raise LabError(f"exit code {done.code}: {str(command)[:300]}\n{tail(done.out)}\n{tail(done.err)}")
+        return done
+
+    def execute(self, command: str | Sequence[str], given: bytes, timeout: float) -> Completed:
         # Files, not pipes: a daemon that a script started would keep a pipe open, and us waiting for its end.
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as given:
-            given.write((input or "").encode())
-            given.seek(0)
-            process = self.start(command, given, out, err)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as stdin:
+            stdin.write(given)
+            stdin.seek(0)
+            process = self.start(command, stdin, out, err)
             try:
                 code = process.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -507,10 +517,7 @@ class Machine:
                 process.wait()
                 said = f"{tail(text(out))}\n{tail(text(err))}\n{self.report()}"
                 raise LabError(f"still running after {timeout} s: {str(command)[:300]}\n{said}") from None
-            done = Completed(text(out), text(err), code)
-        if check and done.code != 0:
-            raise LabError(f"exit code {done.code}: {str(command)[:300]}\n{tail(done.out)}\n{tail(done.err)}")
-        return done
+            return Completed(text(out), text(err), code)
 
     def spawn(self, command: str | Sequence[str]) -> Process:
         """Start a process inside and leave it there."""
@@ -532,15 +539,12 @@ class Machine:
         """Copy a file, or a directory's content, to the path `remote` inside."""
         local = Path(local)
         member = ["-C", str(local), "."] if local.is_dir() else ["-C", str(local.parent), local.name]
-        with tempfile.TemporaryFile() as archive:
-            subprocess.run(["tar", "--owner=0", "--group=0", "-c", *member], stdout=archive, check=True)
-            archive.seek(0)
-            script = 'mkdir -p "$1" && tar -C "$1" -x --no-same-owner'
-            if not local.is_dir():
-                script = 'mkdir -p "$(dirname "$1")" && tar -x -O >"$1"'
-            process = self.start(["sh", "-c", script, "put", remote], archive, subprocess.DEVNULL, subprocess.DEVNULL)
-            if process.wait(60) != 0:
-                raise LabError(f"cannot put {local} to {remote}")
+        archive = subprocess.run(["tar", "--owner=0", "--group=0", "-c", *member], stdout=subprocess.PIPE, check=True)
+        script = 'mkdir -p "$1" && tar -C "$1" -x --no-same-owner'
+        if not local.is_dir():
+            script = 'mkdir -p "$(dirname "$1")" && tar -x -O >"$1"'
+        if self.execute(["sh", "-c", script, "put", remote], archive.stdout, 60).code != 0:
+            raise LabError(f"cannot put {local} to {remote}")
 
     def write(self, path: str, content: str) -> None:
         self.run(["sh", "-c", 'mkdir -p "$(dirname "$1")" && cat >"$1"', "write", path], input=content)
@@ -556,6 +560,9 @@ class Machine:
         self.seconds["snapshot"] = time.monotonic() - began
         return state
 
+    def is_up(self) -> bool:
+        return self.nspawn.poll() is None
+
     def console(self) -> str:
         with contextlib.suppress(OSError):
             return (self.directory / "console").read_text(errors="replace")
@@ -563,7 +570,7 @@ class Machine:
 
     def report(self) -> str:
         """What a person wants to see of the host when a test failed in it."""
-        if self.nspawn.poll() is not None:
+        if not self.is_up():
             return f"the host is down; its console:\n{tail(self.console())}"
         looks = {
             "journal": "journalctl -q --no-pager -n 60 -o short-monotonic",
@@ -594,6 +601,11 @@ class Machine:
             detach_loops(self.root)
             remove_tree(self.directory)
             self.lock.close()
+
+
+def words(command: str | Sequence[str]) -> list[str]:
+    """A command as argv; text is a script."""
+    return ["/bin/bash", "-e", "-c", command] if isinstance(command, str) else list(command)
 
 
 def text(file: IO[bytes]) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from lab import incus
 from lab.machine import RECIPES, Machine
-from lab.scenario import KEPT, Arrive, clean, document, leftovers, same
+from lab.scenario import KEPT, LEFT, Arrive, clean, document, leftovers, same
 
 pytestmark = [
     pytest.mark.full,
@@ -107,3 +107,31 @@ def test_purged_with_the_hooks(machine: Machine, arrive: Arrive) -> None:
     assert re.search(r"(?m)^leftovers: Incus: .*; OVN network ovn1: .*ovn-nbctl --if-exists lr-del incus-net", done.out)
     advised(machine)
     same(machine, before, keep=KEPT)
+
+
+def test_a_switch_that_somebody_else_is_on(machine: Machine, arrive: Arrive) -> None:
+    """The administrator put a port of his own on Incus' bridge: it stays, and goes when he has left it. Then the switch
+    is stopped: its database is not the host's word that nothing is there."""
+    before = lived(machine)
+    machine.run(
+        """
+        ovs-vsctl add-port switched mgmt0 -- set interface mgmt0 type=internal
+        ip addr add 10.97.0.9/24 dev mgmt0; ip link set mgmt0 up
+        """
+    )
+    mine = machine.run("ip -br addr show dev mgmt0").out
+    arrive(machine)
+    leftovers(machine, "record", "incus")
+    incus.purge(machine)
+    leftovers(machine, "clean", "incus", "--yes")
+    assert machine.run("ip -br addr show dev mgmt0").out == mine
+    (held,) = [o for o in document(machine, "verify", "incus", code=LEFT) if o["counts"]]
+    assert held["id"] == "ovs:bridge switched" and "mgmt0" in held["evidence"][0]["text"]
+
+    machine.run("systemctl stop openvswitch-switch")
+    said = leftovers(machine, "verify", "incus", code=None)
+    assert said.code != 0 and "Open vSwitch does not run" in said.out + said.err, said.out
+    machine.run("systemctl start openvswitch-switch")
+    assert held["advice"].startswith("ovs-vsctl del-port switched mgmt0 && ")
+    machine.run(held["advice"].partition(" && ")[0])
+    clean(machine, before, keep=[*KEPT, DATABASE])

@@ -1,7 +1,7 @@
 """AppArmor profiles and policy namespaces that are loaded in the kernel.
 
-Never tried on a kernel with AppArmor: the one this was written on has none. The tests use a recorded tree, and
-the forms below were read in the kernel's security/apparmor/{apparmorfs,label,lib,policy}.c.
+The forms below were read in the kernel's security/apparmor/{apparmorfs,label,lib,policy}.c. Tried on Linux 6.12 with
+real containers in the lab's guest (tests/lab/test_guest.py); the other tests use a recorded tree.
 
 Removing a profile leaves the processes that it confines unconfined, so one that confines a living process is
 refused. `aa-remove-unknown` is never called: it drops every profile that has no file in /etc/apparmor.d, and

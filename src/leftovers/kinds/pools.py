@@ -1,8 +1,7 @@
 """Storage pools that keep a loop device or a file busy: zpools and active LVM volume groups.
 
-Only tried on recorded data: the kernel this was written on has neither ZFS nor device-mapper. The output of vgs in
-the tests is that of LVM 2.03.16 on two loop devices; that of zpool was put together after zpool-list(8) and
-print_list_stats() in OpenZFS's cmd/zpool/zpool_main.c.
+LVM is tried in the lab's guest (tests/lab/test_guest.py). Of ZFS there was no kernel: the output of zpool in the tests
+was put together after zpool-list(8) and print_list_stats() in OpenZFS's cmd/zpool/zpool_main.c.
 
 They are exported and deactivated, never destroyed: what is in them is data.
 """
@@ -13,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from leftovers.errors import ToolFault
@@ -38,17 +38,19 @@ class StoragePools(Kind):
     settle = 10.0
 
     def survey(self, look: Look) -> Listing:
-        """Keys "zfs NAME", "lvm NAME"; identity (type, name, guid); facts type, name, guid, devices, backing.
+        """Keys "zfs NAME", "lvm NAME"; identity (type, name, guid); facts type, name, guid, devices, backing, tags,
+        volumes.
 
         devices are the paths of vdevs or physical volumes; backing the files that are vdevs themselves or stand
-        behind a loop device among them.
+        behind a loop device among them, one for each such device. tags are those of a volume group; volumes its
+        active ones, {"MAJOR:MINOR": name}.
         """
         loops = {str(loop.facts["device"]): str(loop.facts["backing_file"]) for loop in look.objects("loop")}
         objects: list[Object] = []
         faults: list[str] = []
         for pools in (zpools, volume_groups):
             try:
-                objects += (described(look.host, *pool, loops) for pool in pools(look.host))
+                objects += (described(look.host, pool, loops) for pool in pools(look.host))
             except ToolFault as fault:
                 faults.append(f"storage pools: {fault}")
         return Listing(tuple(objects), tuple(faults))
@@ -62,28 +64,38 @@ class StoragePools(Kind):
                 continue
             try:
                 present = zpools(host) if type == "zfs" else volume_groups(host)
-                # Both tools take a name only, so the guid is compared as late as can be.
-                if not any(pool[1] == name and pool[2] == guid for pool in present):
+                if not any(pool.name == name and pool.guid == guid for pool in present):
                     continue
-                argv = ["zpool", "export", name] if type == "zfs" else ["vgchange", "-an", name]
-                run(argv, timeout=max(1.0, deadline.left()))
+                # zpool takes a name only, so that the guid is compared as late as can be. Of two groups of one name
+                # LVM would not know which is meant.
+                lvm = ["vgchange", "--activate", "n", "--select", f"vg_uuid={guid}"]
+                run(["zpool", "export", name] if type == "zfs" else lvm, timeout=max(1.0, deadline.left()))
             except ToolFault as fault:
                 causes[object.id] = fault.cause
         return causes
 
 
-Pool = tuple[str, str, str, list[str]]  # type, name, guid, devices
+@dataclass(frozen=True, slots=True)
+class Pool:
+    type: str
+    name: str
+    guid: str
+    devices: list[str]
+    tags: list[str] = field(default_factory=list)
+    volumes: dict[str, str] = field(default_factory=dict)
 
 
-def described(host: Host, type: str, name: str, guid: str, devices: list[str], loops: Mapping[str, str]) -> Object:
+def described(host: Host, pool: Pool, loops: Mapping[str, str]) -> Object:
     facts = {
-        "type": type,
-        "name": name,
-        "guid": guid,
-        "devices": devices,
-        "backing": list(backing(host, devices, loops)),
+        "type": pool.type,
+        "name": pool.name,
+        "guid": pool.guid,
+        "devices": pool.devices,
+        "backing": list(backing(host, pool.devices, loops)),
+        "tags": pool.tags,
+        "volumes": pool.volumes,
     }
-    return Object("pool", f"{type} {name}", (type, name, guid), facts)
+    return Object("pool", f"{pool.type} {pool.name}", (pool.type, pool.name, pool.guid), facts)
 
 
 def backing(host: Host, devices: Sequence[str], loops: Mapping[str, str]) -> Iterator[str]:
@@ -107,7 +119,7 @@ def zpools(host: Host) -> Iterator[Pool]:
     for line in run(["zpool", "list", "-H", "-o", "name,guid"]).out.splitlines():
         name, tab, guid = line.partition("\t")
         if tab:
-            yield "zfs", name, guid.strip(), vdevs.get(name, [])
+            yield Pool("zfs", name, guid.strip(), vdevs.get(name, []))
 
 
 def vdevs_by_pool(text: str) -> dict[str, list[str]]:
@@ -133,17 +145,18 @@ def volume_groups(host: Host) -> Iterator[Pool]:
     What is active the kernel says: a volume's dm uuid is "LVM-", the uuid of its group and its own. So vgs, which
     reads every disk, runs only where there is one; with --readonly it takes no lock and writes nothing (lvm(8)).
     """
-    active = active_groups(host)
+    active = active_volumes(host)
     if not active or find("vgs") is None:
         return
-    fields = "vg_name,vg_uuid,pv_name,lv_count"
+    fields = "vg_name,vg_uuid,pv_name,vg_tags"
     said = run(["vgs", "--readonly", "--reportformat", "json", "-o", fields], timeout=60.0).out
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[str, Pool] = {}
     for row in rows(said):
-        groups.setdefault((str(row["vg_name"]), str(row["vg_uuid"])), []).append(str(row["pv_name"]))
-    for (name, uuid), devices in groups.items():
-        if uuid.replace("-", "") in active:
-            yield "lvm", name, uuid, devices
+        name, uuid = str(row["vg_name"]), str(row["vg_uuid"])
+        tags = [tag for tag in str(row.get("vg_tags", "")).split(",") if tag]
+        volumes = active.get(uuid.replace("-", ""), {})
+        groups.setdefault(uuid, Pool("lvm", name, uuid, [], tags, volumes)).devices.append(str(row["pv_name"]))
+    yield from (group for group in groups.values() if group.volumes)
 
 
 def rows(said: str) -> list[dict[str, Any]]:
@@ -154,15 +167,19 @@ def rows(said: str) -> list[dict[str, Any]]:
         raise ToolFault("vgs", f"said something else than a report: {error}") from error
 
 
-def active_groups(host: Host) -> set[str]:
-    """The uuids, without dashes, of volume groups that have an active volume."""
-    uuids = set()
-    for name in host.listdir("/sys/block"):
-        if name.startswith("dm-"):
+def active_volumes(host: Host) -> dict[str, dict[str, str]]:
+    """Active volumes by the uuid of their group without its dashes: {"MAJOR:MINOR": name}. A thin pool has hidden ones,
+    too. In a device's name a dash is doubled, and a single one divides group and volume (lvm(8), dm_build_dm_name)."""
+    groups: dict[str, dict[str, str]] = {}
+    for device in host.listdir("/sys/block"):
+        if device.startswith("dm-"):
             try:
-                uuid = host.read(f"/sys/block/{name}/dm/uuid").strip()
+                uuid = host.read(f"/sys/block/{device}/dm/uuid").strip()
+                name = host.read(f"/sys/block/{device}/dm/name").strip()
+                number = host.read(f"/sys/block/{device}/dev").strip()
             except OSError:
                 continue  # removed as we looked
             if uuid.startswith("LVM-"):
-                uuids.add(uuid[4:36])
-    return uuids
+                volume = re.split(r"(?<!-)(?:--)*-(?!-)", name, maxsplit=1)[-1].replace("--", "-")
+                groups.setdefault(uuid[4:36], {})[number] = volume
+    return groups

@@ -1,4 +1,4 @@
-"""AppArmor on a made-up tree: no kernel with AppArmor was at hand. `.remove` is a regular file here."""
+"""AppArmor on a made-up tree, where `.remove` is a regular file. lab/test_guest.py has the kernel's own."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ VGS = """  {
       "report": [
           {
               "vg": [
-                  {"vg_name":"leftvg", "vg_uuid":"lo7bMM-sdX8-f5p3-ckfk-nufp-BrkW-WvudSu", "pv_name":"/dev/loop0", "lv_count":"1"},
-                  {"vg_name":"leftvg", "vg_uuid":"lo7bMM-sdX8-f5p3-ckfk-nufp-BrkW-WvudSu", "pv_name":"/dev/loop1", "lv_count":"1"},
-                  {"vg_name":"idle", "vg_uuid":"abcdef-sdX8-f5p3-ckfk-nufp-BrkW-WvudSu", "pv_name":"/dev/vdb", "lv_count":"2"}
+                  {"vg_name":"leftvg", "vg_uuid":"lo7bMM-sdX8-f5p3-ckfk-nufp-BrkW-WvudSu", "pv_name":"/dev/loop0", "vg_tags":"incus_pool,b"},
+                  {"vg_name":"leftvg", "vg_uuid":"lo7bMM-sdX8-f5p3-ckfk-nufp-BrkW-WvudSu", "pv_name":"/dev/loop1", "vg_tags":"incus_pool,b"},
+                  {"vg_name":"idle", "vg_uuid":"abcdef-sdX8-f5p3-ckfk-nufp-BrkW-WvudSu", "pv_name":"/dev/vdb", "vg_tags":""}
               ]
           }
       ]
@@ -46,7 +46,7 @@ ZPOOL = "default\t9170462391063543111\ntank\t123\n"
 TOOL = """#!/bin/sh
 printf '%s\\n' "${0##*/} $*" >> "$(dirname "$0")/calls"
 if [ -n "$(cat "$(dirname "$0")/error" 2>/dev/null)" ]; then
-    case "$1" in export|-an) cat "$(dirname "$0")/error" >&2; exit 1;; esac
+    case "$1" in export|--activate) cat "$(dirname "$0")/error" >&2; exit 1;; esac
 fi
 case "${0##*/} $*" in
     "zpool list -v"*) cat "$(dirname "$0")/zpool-v";;
@@ -77,6 +77,8 @@ def host(tmp_path: Path) -> Host:
     (root / "sys/module/zfs").mkdir(parents=True)
     (root / "sys/block/dm-0/dm").mkdir(parents=True)
     (root / "sys/block/dm-0/dm/uuid").write_text(f"{DM}\n")
+    (root / "sys/block/dm-0/dm/name").write_text("leftvg-containers_a----b\n")
+    (root / "sys/block/dm-0/dev").write_text("253:0\n")
     return Host(str(root))
 
 
@@ -104,11 +106,15 @@ def test_facts(host: Host, tools: Path) -> None:
         "guid": "9170462391063543111",
         "devices": ["/var/lib/incus/disks/de fault.img"],
         "backing": ["/var/lib/incus/disks/de fault.img"],
+        "tags": [],
+        "volumes": {},
     }
     assert objects["zfs tank"].facts["devices"] == ["/dev/loop7p1", "/dev/sdb1", "/dev/nvme0n1p2"]
     assert objects["zfs tank"].facts["backing"] == ["/var/lib/incus/disks/loop7.img"]
     assert objects["lvm leftvg"].identity == ("lvm", "leftvg", UUID)
     assert objects["lvm leftvg"].facts["devices"] == ["/dev/loop0", "/dev/loop1"]
+    assert objects["lvm leftvg"].facts["tags"] == ["incus_pool", "b"]
+    assert objects["lvm leftvg"].facts["volumes"] == {"253:0": "containers_a--b"}
     assert objects["lvm leftvg"].facts["backing"] == [
         "/var/lib/incus/disks/loop0.img",
         "/var/lib/incus/disks/loop1.img",
@@ -132,7 +138,7 @@ def test_they_are_exported_and_deactivated(host: Host, tools: Path) -> None:
     asked = [objects["zfs default"], objects["lvm leftvg"]]
     assert StoragePools().act(host, Verb.REMOVE, asked, Deadline(10)) == {}
     acts = [call for call in calls(tools) if " list " not in call and not call.startswith("vgs")]
-    assert acts == ["zpool export default", "vgchange -an leftvg"]
+    assert acts == ["zpool export default", f"vgchange --activate n --select vg_uuid={UUID}"]
 
 
 def test_a_pool_of_that_name_with_another_guid_is_left_alone(host: Host, tools: Path) -> None:

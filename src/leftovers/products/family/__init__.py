@@ -11,7 +11,7 @@ from typing import Any
 
 from leftovers import claims
 from leftovers.model import Role
-from leftovers.products.family import elsewhere, files, firewall, instances, network, ovs, processes, reading
+from leftovers.products.family import elsewhere, files, firewall, instances, network, ovs, pools, processes, reading
 from leftovers.products.family.names import HELPER, HELPERS, MONITOR, MOUNTED, PAYLOAD, QEMU, ROOTFS, Names, rules
 from leftovers.products.product import Directory, Product
 
@@ -90,7 +90,7 @@ def product(names: Names, **different: Any) -> Product:
             "elsewhere": rules(names, elsewhere.told),
             "rbd": rules(names, elsewhere.mapped),
             "loop": (claims.backed_below(directory, "/disks", "the device of a storage pool"),),
-            "pool": (claims.pool_on_loops(f"{directory}/disks", "a storage pool"),),
+            "pool": (claims.pool_on_loops(f"{directory}/disks", "a storage pool"), *rules(names, pools.group)),
             "apparmor": rules(names, firewall.apparmor),
             "file": rules(names, *files.RULES),
             "account": (claims.reported(f"made by {names.possessive} package"),),

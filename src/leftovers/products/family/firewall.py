@@ -170,10 +170,41 @@ def rules_about(case: Case, interface: str) -> list[Object]:
 
 
 def apparmor(names: Names, obj: Object, case: Case) -> Finding | None:
-    """Profiles and namespaces whose names are made from the directory (internal/server/apparmor/apparmor.go)."""
-    name = obj.facts["name"]
-    profile = re.match(rf"{names.name}[-_].*_<{re.escape(names.directory)}>(//.*)?\Z", name)
-    namespace = re.match(rf"{names.name}[-_].*_<{re.escape(names.directory.strip('/').replace('/', '-'))}>\Z", name)
-    if not profile and not namespace:
+    """Profiles and policy namespaces, whose names are made from an instance's (or a device's, a network's) and the
+    directory: internal/server/apparmor/apparmor.go, profileName; instance.go, InstanceNamespaceName. Where it has never
+    been, a name says nothing.
+
+    In a namespace's name the directory has dashes for slashes, so that of another directory can be the same: the
+    instance's profile, loaded with it, tells; or a process that lives in there."""
+    kind, name = obj.facts["type"], obj.facts["name"]
+    directory = names.directory if kind == "profile" else dashed(names.directory)
+    match = re.match(rf"(?P<stem>{names.name}[-_].*_)<{re.escape(directory)}>(//.*)?\Z", name)
+    been = trace(names, case) if match else ""
+    if not match or not been:
         return None
-    return Finding(f"an AppArmor profile of {names.title}", (Evidence("kernel", f"named for {names.directory}"),))
+    said = [Evidence("kernel", f"named for {names.directory}"), Evidence("kernel", been)]
+    if kind == "namespace":
+        twins = [
+            profile.facts["name"]
+            for profile in case.objects("apparmor")
+            if profile.facts["type"] == "profile"
+            and profile.facts["name"].startswith(f"{match['stem']}<")
+            # Of those for other directories only that of which the namespace may be.
+            and dashed(profile.facts["name"].removeprefix(f"{match['stem']}<").removesuffix(">")) == directory
+        ]
+        inside = next((pid for pid in obj.facts["processes"] if case.is_proven("process", str(pid))), None)
+        if inside is not None:
+            said[1] = Evidence("kernel", f"pid {inside} lives in it")
+        elif f"{match['stem']}<{names.directory}>" in twins:
+            said[1] = Evidence("kernel", f"made with profile {match['stem']}<{names.directory}>")
+        elif twins:
+            said = [Evidence("kernel", f"as likely that of profile {twins[0]}")]
+            reason = f"a policy namespace with a name that {names.title} would give, too"
+            advice = f"rmdir '/sys/kernel/security/apparmor/policy/namespaces/{name}'"
+            return Finding(reason, tuple(said), proven=False, role=Role.ADMIN, advice=advice)
+    return Finding(f"an AppArmor {'profile' if kind == 'profile' else 'namespace'} of {names.title}", tuple(said))
+
+
+def dashed(directory: str) -> str:
+    """A directory as it stands in a namespace's name."""
+    return directory.strip("/").replace("/", "-")

@@ -11,6 +11,8 @@ from leftovers.products.family.names import LXCBR0, NETWORK_CHAIN, SHARED_OUI, N
 from leftovers.products.family.processes import named_for, serves
 from leftovers.products.family.reading import addresses, made, nics, nics_by, of_instance
 
+DEFAULT_MTU = 1500
+
 
 def bridge(names: Names, obj: Object, case: Case) -> Finding | None:
     """A managed network's bridge, of the kernel's."""
@@ -122,6 +124,12 @@ def bridge_child(names: Names, obj: Object, case: Case) -> Finding | None:
         return None
     rest = obj.key.removeprefix(f"{master}-")
     said = Evidence("kernel", f"a {obj.facts['type']} port of {master} with a name made from it")
+    bridge = next(link for link in case.proven("link") if link.key == master)
+    mtu = bridge.facts["mtu"]
+    if rest == "mtu" and obj.facts["type"] == "dummy" and obj.facts["mtu"] == mtu != DEFAULT_MTU:
+        # The kernel gives a bridge the smallest MTU of its ports: this one is there to keep that of bridge.mtu.
+        also = Evidence("kernel", f"has its MTU, {mtu}")
+        return Finding("holds the MTU of a managed network", (said, also))
     for record in case.records_of("network"):
         config = record.facts.get("config", {}) if record.name == master else {}
         wanted = f"tunnel.{rest}.protocol" in config or (rest == "mtu" and obj.facts["type"] == "dummy")
@@ -300,6 +308,8 @@ def lent_link(names: Names, obj: Object, case: Case) -> Finding | None:
         return None  # a VLAN link that was made for this: it goes with the namespace
     mac = facts["address"].lower()
     own = mac == given or mac in addresses(case) or mac.startswith((*names.ouis, SHARED_OUI))
+    # What it makes of these for a container, its note has told above; any other may have been given an address too.
+    own = own and facts["type"] != "vlan"
     if facts["type"]:
         came = from_host(obj, case)
         if own and (came is None or made_peer(names, came, case)):
@@ -352,7 +362,7 @@ def from_host(obj: Object, case: Case) -> Object | None:
 def made_peer(names: Names, link: Object, case: Case) -> bool:
     """Whether a link of the host may be the end that was made for a device, by name or by the bridge it is on."""
     named = any(made(case, nic) for _, nic in nics_by(case, "host_name", link.key))
-    on_ours = case.is_proven("link", link.facts["master"]) or link.facts["type"] in ("bridge", "")
+    on_ours = case.is_proven("link", link.facts["master"]) or link.facts["type"] in ("bridge", "vlan", "")
     return bool(names.transient.match(link.key)) or named or on_ours or bool(nics_by(case, "parent", link.key))
 
 
@@ -390,8 +400,8 @@ def foreign_port(names: Names, obj: Object, case: Case) -> Finding | None:
     master = obj.facts["master"]
     if not obj.facts["host"] or not master or not case.is_proven("link", master):
         return None
-    if stranded_tap(names, obj, case):
-        return None
+    if stranded_tap(names, obj, case) or bridge_child(names, obj, case):
+        return None  # which say better why it stays
     said = [Evidence("kernel", f"a port of {master}")]
     if obj.key in external(case, master):
         said.append(Evidence("database", f"bridge.external_interfaces of {master}"))
