@@ -21,7 +21,7 @@ export MYPY_CACHE_DIR := $(CACHE)/mypy
 BUILD_DEPENDS := $(shell sed -n '/^Build-Depends:/,/^[^ B]/s/^ //p' debian/control)
 TEST_DEPENDS := \
   debian-archive-keyring, iproute2, iptables, mmdebstrap, mount, nftables, procps, python3-debian, python3-nftables, \
-  piuparts, python3-psutil, python3-pyroute2, python3-pytest, python3-yaml, systemd-container, util-linux, \
+  piuparts, python3-psutil, python3-pyroute2, python3-pytest, python3-pytest-xdist, python3-yaml, systemd-container, util-linux, \
   util-linux-extra | util-linux (<< 2.42~)
 # A guest with a kernel of its own (tests/lab/guest.py), only for the full tests.
 FULL_DEPENDS := qemu-system-x86, qemu-utils, e2fsprogs

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from lab import incus
+from lab import hoststate, incus
 from lab.machine import RECIPES, Machine
-from lab.scenario import KEPT, LEFT, Arrive, clean, document, leftovers, same
+from lab.scenario import CHANGED, KEPT, LEFT, Arrive, clean, document, leftovers, same
 
 pytestmark = [
     pytest.mark.full,
@@ -134,4 +134,10 @@ def test_a_switch_that_somebody_else_is_on(machine: Machine, arrive: Arrive) -> 
     machine.run("systemctl start openvswitch-switch")
     assert held["advice"].startswith("ovs-vsctl del-port switched mgmt0 && ")
     machine.run(held["advice"].partition(" && ")[0])
-    clean(machine, before, keep=[*KEPT, DATABASE])
+    said = leftovers(machine, "clean", "incus", "--yes")
+    control = r"^(file|unix u_str) (/var)?/run/openvswitch/ovs[^ ]*\.ctl$"  # the switch was started anew
+    keep = [*(f"^{kept}" for kept in (*KEPT, DATABASE)), control]
+    again = [*(f"^{change}" for change in CHANGED), r"^process ovs(-vswitchd|db-server) "]
+    found = hoststate.compare(before, machine.snapshot(), keep=keep, changed=again, lost=[control])
+    assert hoststate.count(found) == 0, f"\n{hoststate.render(found)}\n{said.out}"
+    leftovers(machine, "verify", "incus")
