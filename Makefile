@@ -21,8 +21,8 @@ export MYPY_CACHE_DIR := $(CACHE)/mypy
 BUILD_DEPENDS := $(shell sed -n '/^Build-Depends:/,/^[^ B]/s/^ //p' debian/control)
 TEST_DEPENDS := \
   debian-archive-keyring, iproute2, iptables, mmdebstrap, mount, nftables, procps, python3-debian, python3-nftables, \
-  piuparts, python3-psutil, python3-pyroute2, python3-pytest, python3-pytest-xdist, python3-yaml, systemd-container, util-linux, \
-  util-linux-extra | util-linux (<< 2.42~)
+  piuparts, python3-psutil, python3-pyroute2, python3-pytest, python3-pytest-xdist, python3-yaml, systemd-container, \
+  util-linux, util-linux-extra | util-linux (<< 2.42~)
 # A guest with a kernel of its own (tests/lab/guest.py), only for the full tests.
 FULL_DEPENDS := qemu-system-x86, qemu-utils, e2fsprogs
 LINT_DEPENDS := python3-venv, shellcheck
@@ -37,6 +37,8 @@ fi
 endef
 
 PYTEST := $(PYTHON) -m pytest -o cache_dir=$(CACHE)/pytest
+# So many tests at once: a lab's host waits much, and takes about a gigabyte.
+JOBS := 2
 TESTS := tests/unit tests/conformance tests/kernel tests/lab
 SHELL_FILES = $(shell find .ci bench debian hooks snap tests -type f -exec \
   awk 'FNR == 1 && /^\#!.*sh$$|^\# shellcheck shell=/ { print FILENAME } { nextfile }' {} + 2>/dev/null)
@@ -69,12 +71,12 @@ lint: .venv/done ## ruff, mypy, shellcheck
 
 .PHONY: check
 check: packages ## all tests but the long ones (as root)
-	@$(PYTEST) -m 'not full' $(TESTS)
+	@$(PYTEST) -n $(JOBS) -m 'not full' $(TESTS)
 
 .PHONY: check-full
 check-full: packages ## all tests (as root; takes long)
 	@$(call install,$(FULL_DEPENDS))
-	@$(PYTEST) $(TESTS)
+	@$(PYTEST) -n $(JOBS) $(TESTS)
 
 .PHONY: check-guest
 check-guest: packages ## those of them that need a kernel of their own, in QEMU (as root)
