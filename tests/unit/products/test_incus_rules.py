@@ -521,6 +521,7 @@ def test_a_tap_is_known_by_the_machine_that_holds_it(host: HostOf) -> None:
     host.process(12, "/usr/bin/qemu-system-x86_64", "qemu", "-readconfig", "/run/incus/vm1/qemu.conf")
     host.link("tap11111111", "tun", holder=12)
     host.link("tap22222222", "tun", holder=99)
+    host.link("vnet0", "tun", holder=12, holders=[12, 99])  # somebody else has it, too
     assert host.proven() == {"process:12", "link:tap11111111"}
 
 
