@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import Any
 
 from leftovers.model import Claim, Evidence, Object, Presence, Record, Role
@@ -38,7 +39,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Case:
-    """All that a product's rules may look at. `elsewhere` holds the proven claims of products asked before."""
+    """All that a product's rules may look at. `elsewhere` holds what products asked before take with them."""
 
     product: str
     presence: Presence
@@ -404,7 +405,7 @@ def mounted_at(directory: str, *places: str, reason: str) -> Rule:
             f"mounted below {path}, but not where the product mounts anything",
             said,
             proven=False,
-            advice=f"umount {point}",
+            advice=f"umount {quote(point)}",
         )
 
     return rule
@@ -428,7 +429,7 @@ def backed_below(directory: str, inner: str, reason: str) -> Rule:
             if device in pool.facts["devices"]:
                 return Finding(reason, (said, Evidence("kernel", f"{pool.key} stands on it")))
         doubt = "a file of that name, but not one that is here: a container's own, or deleted and not mounted"
-        return Finding(doubt, (said,), proven=False, role=Role.ADMIN, advice=f"losetup -d {device}")
+        return Finding(doubt, (said,), proven=False, role=Role.ADMIN, advice=f"losetup -d {quote(device)}")
 
     return rule
 
@@ -490,7 +491,7 @@ def netns_of_processes(reason: str) -> Rule:
             f"{reason} that somebody else uses too",
             tuple(said[-2:] if len(said) > 2 else said),
             role=Role.HELD,
-            advice=f"end pid {foreign[0]}" if foreign else f"umount {obj.facts['pins'][0]}",
+            advice=f"end pid {foreign[0]}" if foreign else f"umount {quote(obj.facts['pins'][0])}",
         )
 
     return rule

@@ -155,6 +155,7 @@ def stop(scene: Scene, name: str, owner: Watched, *, alone: bool = False) -> Non
             all_of_them = {record.name for record in seen.records[name] if record.facts.get("running") is True}
             number = amount(len(all_of_them), "instance")
             scene.say(f"{product.title}: its own package asks {number} to shut down, each for as long as it may take")
+            keep(scene, lambda each, other: replace(each, trusted=each.trusted or other == name))
             return
         # On the disk before the first of them is asked: if we die, whoever comes next can start them again.
         names = tuple(record.name for record in asked)
@@ -205,8 +206,29 @@ def commit(scene: Scene, name: str, *, force: bool = False, limit: float = LIMIT
         return
     if stands(scene.host, load(name)) and not force:
         return
+    if under_way.going[name].trusted:
+        with contextlib.suppress(Fault):  # its daemon may have ended as it should
+            ask_after_all(scene, name)
     swept = sweep_now(scene, [name], force=force, limit=limit)
     keep(scene, lambda each, other: replace(counted(each, other, swept), swept=each.swept or other == name))
+
+
+def ask_after_all(scene: Scene, name: str) -> None:
+    """Ask the instances that still run to shut down, though the package's own prerm was to do that: it did not, and its
+    daemon still answers. There is no way back, so nothing is written down for one. Raises Fault."""
+    product = load(name)
+    seconds = scene.settings.stop_timeout
+    if product.stop is None or seconds <= 0:
+        return
+    with scene.ledger.locked(PATIENCE):
+        seen = survey(scene.host, [product], {})
+        asked = [record for record in running(seen.records[name]) if record.source == "api"]
+        if not asked:
+            return
+        number = amount(len(asked), "instance")
+        scene.say(f"{product.title}: its own package left {number} running: asking, {seconds:.0f} s at most")
+        causes = product.stop(scene.host, asked, Deadline(seconds))
+        scene.ledger.log(name, "stopped", asked=[record.name for record in asked], not_down=dict(causes))
 
 
 def sweep_now(scene: Scene, names: Sequence[str], *, force: bool = False, limit: float = LIMIT) -> tuple[Report, float]:

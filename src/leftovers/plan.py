@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from leftovers.kinds import KINDS
 from leftovers.model import Action, Claim, Plan, Presence, Role, Verb
@@ -13,6 +14,8 @@ __all__ = ["UNPURGED", "decide", "plan"]
 ORDER = {kind.name: number for number, kind in enumerate(KINDS)}
 # Why data stays that the package's own purge will remove.
 UNPURGED = ", the package is removed but not purged"
+# What others are only connected with: nothing of theirs is in it.
+KNOWN = ("link", "nft", "xtables", "ovs")
 # What can be said of a role by presence of the package. What is not named here is kept.
 REMOVES = {
     (Role.LIVE, Presence.REMOVED),
@@ -47,11 +50,27 @@ def decide(claims: Mapping[str, Claim], presence: Mapping[str, Presence], data: 
     if not claims:
         return []
     owned = [claim for claim in claims.values() if claim.proven and claim.role is not Role.ADMIN]
-    if len(owned) == 1 and owned[0].role is Role.HELD:
-        return [action_for(owned[0], presence[owned[0].product], data)]
+    known = [claim for claim in claims.values() if claim.role is Role.ADMIN]
+    if len(owned) == 1 and len(owned) + len(known) == len(claims):
+        return [against(owned[0], known, presence, data)]
     actions = [action_for(claim, presence[claim.product], data) for claim in claims.values()]
     keeping = [action for action in actions if action.verb is Verb.KEEP]
     return [keeping[0] if keeping else actions[0]]
+
+
+def against(owned: Claim, known: Sequence[Claim], presence: Mapping[str, Presence], data: bool) -> Action:
+    """What is to be done with the one owner's object that others know as somebody else's. It stays, and counts, if one
+    of these is installed, for he may live with it; and what is no part of the network stays anyhow: of a file system, a
+    process or a mount that word may say that somebody uses it, or has his own in it."""
+    action = action_for(owned, presence[owned.product], data)
+    if action.verb is not Verb.REMOVE:
+        return action
+    for claim in known:
+        if owned.object.kind not in KNOWN or presence[claim.product] is Presence.INSTALLED:
+            reason = f"{action.reason}; {claim.product} says: {claim.reason}"
+            advice = owned.advice or claim.advice or f"leftovers clean {owned.product}"
+            return replace(action, verb=Verb.KEEP, reason=reason, advice=advice, counts=True)
+    return action
 
 
 def action_for(claim: Claim, present: Presence, data: bool) -> Action:

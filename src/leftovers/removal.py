@@ -58,6 +58,7 @@ class Going:
     seconds   what that took
     states    by package, what dpkg had it as when we were first told: one that is still that has not begun to go
     again     instances that were started again, and nobody was told yet
+    trusted   whether its own prerm was left to shut its instances down
     """
 
     packages: tuple[str, ...]
@@ -70,6 +71,7 @@ class Going:
     seconds: float = 0.0
     states: Mapping[str, str] = field(default_factory=dict)
     again: int = 0
+    trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

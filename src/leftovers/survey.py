@@ -11,7 +11,7 @@ from leftovers.errors import Fault, Unreadable
 from leftovers.host import Host
 from leftovers.kinds import Kind, Look, survey_order
 from leftovers.ledger import Memory
-from leftovers.model import Claim, Listing, Object, Presence, Record, Scope
+from leftovers.model import Claim, Listing, Object, Presence, Record, Role, Scope
 from leftovers.mountinfo import place
 from leftovers.products import NAMES, Product, load
 
@@ -69,13 +69,7 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
             present[product.name][0],
             listed,
             records[product.name],
-            # What is about to go with a product: of one that is installed nothing goes.
-            elsewhere={
-                id: claim
-                for name, own in claims.items()
-                for id, claim in own.items()
-                if claim.proven and present[name][0] is not Presence.INSTALLED
-            },
+            elsewhere=leaving(claims, {name: found for name, (found, _) in present.items()}),
             recalled=remembered(memory.get(product.name), listed, boot_id),
             been=product.name in memory and memory[product.name].been,
         )
@@ -91,6 +85,17 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
         tuple(dict.fromkeys(faults)),
         frozenset(companion for product in products for companion in product.companions),
     )
+
+
+def leaving(claims: Mapping[str, Mapping[str, Claim]], present: Mapping[str, Presence]) -> dict[str, Claim]:
+    """What is about to go with the products asked so far: what is proven their own. Of one that is installed nothing
+    goes; and what it gives back, is held or only known to it stays."""
+    return {
+        id: claim
+        for name, own in claims.items()
+        for id, claim in own.items()
+        if claim.proven and claim.role in (Role.LIVE, Role.DATA) and present[name] is not Presence.INSTALLED
+    }
 
 
 def ask(

@@ -6,6 +6,7 @@ Nothing is decided here. Flags are spelled as in the kernel's headers.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import struct
 
@@ -17,7 +18,9 @@ __all__ = [
     "fanotify_read",
     "mount_propagation",
     "openat2",
+    "pidfd_getfd",
     "setns",
+    "tun_netns",
     "umount2",
 ]
 
@@ -33,7 +36,9 @@ RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 SYS_OPENAT2 = 437  # the same number on every architecture: it came after the tables were joined (5.6)
+SYS_PIDFD_GETFD = 438  # likewise (5.6)
 LOOP_CLR_FD = 0x4C01
+TUNGETDEVNETNS = 0x54E3  # include/uapi/linux/if_tun.h
 PR_SET_PDEATHSIG = 1
 # include/uapi/linux/fanotify.h
 FAN_CLOEXEC = 0x1
@@ -88,6 +93,22 @@ def openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
     if fd < 0:
         raise oserror("openat2", path)
     return fd
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """pidfd_getfd(2): a copy of another process' file descriptor. Raises OSError."""
+    copy: int = libc.syscall(
+        ctypes.c_long(SYS_PIDFD_GETFD), ctypes.c_int(pidfd), ctypes.c_int(fd), ctypes.c_uint(0)
+    )  # fmt: skip
+    if copy < 0:
+        raise oserror("pidfd_getfd", f"fd {fd}")
+    return copy
+
+
+def tun_netns(fd: int) -> int:
+    """A file descriptor of the network namespace of the device that an open /dev/net/tun is for (drivers/net/tun.c,
+    TUNGETDEVNETNS, Linux 5.2). Raises OSError."""
+    return fcntl.ioctl(fd, TUNGETDEVNETNS)
 
 
 def fanotify_init() -> int:

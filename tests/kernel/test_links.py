@@ -9,6 +9,7 @@ from dataclasses import replace
 from sandbox import private, sh
 from things import act, look, until
 
+from leftovers import syscalls
 from leftovers.model import Object, Verb
 
 
@@ -159,6 +160,76 @@ def test_who_holds_a_tap_open() -> None:
     process = subprocess.Popen(["/usr/bin/python3", "-c", program])
     until(lambda: "tap7" in sh("ip", "-o", "link"))
     assert links()["tap7"].facts["holder"] == process.pid
+
+
+def holder(name: str, before: str = "", after: str = "", flags: int = 0x1002, of: str = "/dev/net/tun") -> int:
+    """The pid of a process that has a tap of this name open, made in whatever namespace it is `before`."""
+    program = (
+        "import ctypes, fcntl, os, struct, sys, time\n"
+        "libc = ctypes.CDLL(None)\n"
+        f"{before}\n"
+        f"fd = open('{of}', 'r+b', buffering=0)\n"
+        f"fcntl.ioctl(fd, 0x400454CA, struct.pack('16sH14x', b'{name}', {flags}))\n"
+        f"{after}\n"
+        "print(flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    process = subprocess.Popen(["/usr/bin/python3", "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout and process.stdout.read(1) == b"\n"
+    return process.pid
+
+
+AWAY = "home = os.open('/proc/self/ns/net', os.O_RDONLY)\nassert libc.unshare(0x40000000) == 0"
+BACK = "assert libc.setns(home, 0x40000000) == 0"
+
+
+@private
+def test_a_tap_of_that_name_in_another_namespace_is_another() -> None:
+    """Each time with one beside it whose pid is higher, and as a string, too."""
+    guest = holder("vnet0")
+    for _ in range(3):
+        holder("vnet0", AWAY)
+        holder("vnet0", AWAY, BACK)  # it lives here, its tap does not
+        holder("vnet1", AWAY)
+    sh("ip", "tuntap", "add", "vnet1", "mode", "tap")
+    found = links()
+    assert found["vnet0"].facts["holders"] == [guest] and found["vnet0"].facts["holder"] == guest
+    assert found["vnet1"].facts["holders"] == [] and found["vnet1"].facts["holder"] == 0
+
+
+@private
+def test_a_tap_whose_holder_lives_elsewhere_and_opened_another_node() -> None:
+    os.mknod("/run/tap", 0o20600, os.makedev(10, 200))
+    guest = holder("vnet0", after="assert libc.unshare(0x40000000) == 0", of="/run/tap")
+    assert links()["vnet0"].facts["holders"] == [guest]
+
+
+@private
+def test_all_that_hold_a_tap_are_told() -> None:
+    both = [holder("vnet0", flags=0x1102), holder("vnet0", flags=0x1102)]
+    facts = links()["vnet0"].facts
+    assert facts["holders"] == sorted(both) and facts["holder"] == min(both)
+
+
+@private
+def test_without_a_copy_of_the_file_who_lives_here_holds_the_tap() -> None:
+    def refused(*_: int) -> int:
+        raise OSError(38, "no such system call")
+
+    syscalls.pidfd_getfd = refused
+    guest = holder("vnet0", flags=0x1102)
+    holder("vnet0", AWAY)
+    # In a container with the host's network, whose word for it is not enough.
+    holder("vnet0", "assert libc.unshare(0x20000000) == 0\nif os.fork(): os.wait()", flags=0x1102)
+    assert links()["vnet0"].facts["holders"] == [guest]
+
+
+@private
+def test_a_tunnel_s_lower_link_is_its_peer() -> None:
+    sh("ip", "link", "add", "br0", "type", "bridge")
+    sh("ip", "link", "add", "vx0", "type", "vxlan", "id", "5", "dstport", "4789", "dev", "br0")
+    facts = links()["vx0"].facts
+    assert (facts["peer"], facts["peer_netns"]) == ("br0", facts["netns"])
 
 
 @private

@@ -122,13 +122,49 @@ def macvlan() -> None:
     sh("ip", "link", "set", "vnet0", "up")
 
 
+def macvlan_down() -> None:
+    sh("ip", "link", "add", "link", BRIDGE, "name", "vnet0", "type", "macvlan")
+
+
+def vlan_down() -> None:
+    """Where this kernel has VLANs, which those of build machines may not."""
+    sh("ip", "link", "add", "link", BRIDGE, "name", "vnet0", "type", "vlan", "id", "5", check=False)
+    if "vnet0" not in links():
+        macvlan_down()
+
+
+def macvlan_on_two() -> None:
+    """A port of the administrator's bridge that stands on the product's."""
+    macvlan_down()
+    sh("ip", "link", "set", "vnet0", "master", "br-lan")
+
+
+def tunnel() -> None:
+    """Named as one of the network's own: it is no port, and would go with the bridge."""
+    sh("ip", "link", "add", f"{BRIDGE}-vnet0", "type", "vxlan", "id", "42", "dstport", "4789", "dev", BRIDGE)
+
+
 def macvlan_elsewhere() -> None:
     os.makedirs("/run/netns", exist_ok=True)
     sh("ip", "netns", "add", "mine")
     sh("ip", "link", "add", "link", BRIDGE, "name", "vnet0", "netns", "mine", "type", "macvlan")
 
 
-@pytest.mark.parametrize("plug", [tap, in_a_namespace, in_the_host, card, macvlan, macvlan_elsewhere])
+@pytest.mark.parametrize(
+    "plug",
+    [
+        tap,
+        in_a_namespace,
+        in_the_host,
+        card,
+        macvlan,
+        macvlan_down,
+        vlan_down,
+        macvlan_on_two,
+        tunnel,
+        macvlan_elsewhere,
+    ],
+)
 @private
 def test_whoever_is_on_it_keeps_it(plug: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
     incus_like.prepare()
@@ -143,7 +179,10 @@ def test_whoever_is_on_it_keeps_it(plug: Callable[[], None], capsys: pytest.Capt
     assert "vnet0" in sh("ip", *where, "-o", "link")
     held = left(capsys, "incus")
     assert list(held) == [f"link:{BRIDGE}"] and "vnet0" in held[f"link:{BRIDGE}"]["evidence"][0]["text"]
-    sh("ip", *where, "link", "delete", "vnet0")
+    name = f"{BRIDGE}-vnet0" if plug is tunnel else "vnet0"
+    if plug in (macvlan, macvlan_down, macvlan_on_two, tunnel):
+        assert held[f"link:{BRIDGE}"]["advice"] == f"ip link delete {name} && leftovers clean incus"
+    sh("ip", *where, "link", "delete", name)
     assert leftovers("clean", "incus", "--yes") == 0
     assert f"{BRIDGE}:" not in links()
     assert leftovers("verify", "incus") == 0

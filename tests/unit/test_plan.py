@@ -80,6 +80,41 @@ def test_what_is_held_counts_also_where_its_user_knows_it_as_somebody_else_s() -
     assert action.verb is Verb.KEEP and not action.counts
 
 
+@pytest.mark.parametrize("knows", [True, False])
+def test_who_is_only_connected_with_it_speaks_for_the_owner_s_object_while_he_is_installed(knows: bool) -> None:
+    users = claim(Role.ADMIN, proven=knows)
+    claims = {"incus": users, "lxd": claim(Role.LIVE, product="lxd")}
+    for gone in (Presence.ABSENT, Presence.REMOVED):
+        (action,) = decide(claims, {"incus": gone, "lxd": Presence.ABSENT}, False)
+        assert (action.verb, action.product) == (Verb.REMOVE, "lxd")
+    (action,) = decide(claims, {"incus": Presence.INSTALLED, "lxd": Presence.ABSENT}, False)
+    assert (action.verb, action.product, action.counts) == (Verb.KEEP, "lxd", True)
+    assert action.advice == "leftovers clean lxd" and "incus says: because" in action.reason
+    # His own that is installed is not left, whoever knows it.
+    (action,) = decide(claims, {"incus": Presence.INSTALLED, "lxd": Presence.INSTALLED}, False)
+    assert (action.verb, action.counts) == (Verb.KEEP, False)
+
+
+def test_what_is_lent_comes_home_whoever_knows_it() -> None:
+    claims = {"incus": claim(Role.ADMIN), "lxd": claim(Role.LENT, product="lxd")}
+    (action,) = decide(claims, {"incus": Presence.INSTALLED, "lxd": Presence.ABSENT}, False)
+    assert action.verb is Verb.RETURN
+
+
+@pytest.mark.parametrize("kind", ["process", "mount", "unit", "file", "netns", "cgroup"])
+def test_what_another_says_of_other_things_than_the_network_protects_them(kind: str) -> None:
+    """lxcfs, while containers of somebody else use it; a directory that is the source of another's pool."""
+    claims = {"lxcfs": claim(Role.ADMIN, product="lxcfs", kind=kind), "incus": claim(Role.LIVE, kind=kind)}
+    (action,) = decide(claims, {"incus": Presence.ABSENT, "lxcfs": Presence.ABSENT}, True)
+    assert (action.verb, action.product, action.counts) == (Verb.KEEP, "incus", True)
+
+
+def test_where_another_s_word_is_more_than_a_connection_it_stays() -> None:
+    claims = {"incus": claim(Role.LIVE, proven=False), "lxd": claim(Role.LIVE, product="lxd")}
+    (action,) = decide(claims, {"incus": Presence.ABSENT, "lxd": Presence.ABSENT}, True)
+    assert action.verb is Verb.KEEP and action.counts
+
+
 def survey(*claims: Claim, faults: tuple[str, ...] = ()) -> Survey:
     from leftovers.model import Scope
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from leftovers.daemons import prerm
 from leftovers.errors import ToolMissing
 from leftovers.host import Host
 from leftovers.run import run
@@ -72,16 +73,16 @@ def scripts(host: Host, package: str, script: str) -> list[str]:
 
 
 def stops(host: Host, package: str, unit: str) -> bool:
-    """Whether the prerm of a package stops a unit (`deb-systemd-invoke stop` of debhelper, or `systemctl`)."""
+    """Whether the prerm of a package, called to remove it, stops a unit that is up (`deb-systemd-invoke stop` of
+    debhelper, or `systemctl`)."""
+    tools = ("systemctl",) if host.exists(POLICY) else ("systemctl", "deb-systemd-invoke")
     for path in scripts(host, package, "prerm"):
         try:
-            lines = host.read(path).splitlines()
+            text = host.read(path)
         except (OSError, ValueError):
             continue
-        for line in lines:
-            words = [word.strip("\"';") for word in line.split("#")[0].split()]
-            if unit in words and {"stop", "--now"} & set(words):
-                return "systemctl" in words or ("deb-systemd-invoke" in words and not host.exists(POLICY))
+        if prerm.stops(host, text, unit, tools):
+            return True
     return False
 
 

@@ -19,6 +19,8 @@ __all__ = ["Links"]
 
 # How often a listing that changed under way is asked for again.
 DUMPS = 20
+# The device of /dev/net/tun (Linux Documentation/admin-guide/devices.txt).
+TUN = os.makedev(10, 200)
 
 
 class Links(Kind):
@@ -27,8 +29,8 @@ class Links(Kind):
     name, index, netns (inode), host (in the namespace we run in), type (rtnl kind: bridge, veth, ...; "" is
     hardware), up, address (MAC), addresses (IP, host's namespace only), mtu, group, master (name), peer (name of the
     other veth end or lower link, if known), peer_index, peer_netns (inode, or 0 if unknown), vlan (id, 0 if none),
-    pid (a process that lives in its namespace, 0 for the host's), holder (of a tun, tap or macvtap: the process that
-    has it open, 0 if none).
+    pid (a process that lives in its namespace, 0 for the host's), holders (of a tun, tap or macvtap: the
+    processes that have it open), holder (the first of these, 0 if none).
     What a product says about a link that is to be RETURNed stands in home_name, home_address, home_mtu.
     Keys: the name in the host's namespace, INODE/NAME in others.
     """
@@ -68,7 +70,7 @@ class Links(Kind):
                 except OSError as error:
                     faults.append(f"netns {inode}: cannot list its links: {error.strerror or error}")
         tie_peers(objects, home, nsids)
-        hold_taps(look.host, objects)
+        hold_taps(look.host, objects, home)
         return Listing(
             tuple(
                 Object(
@@ -126,7 +128,8 @@ def dump(route: Any, netns: int, home: int, pid: int) -> list[dict[str, Any]]:
     for link in whole(route.get_links):
         info = link.get_attr("IFLA_LINKINFO")
         data = info.get_attr("IFLA_INFO_DATA") if info else None
-        vlan = data.get_attr("IFLA_VLAN_ID") if data is not None and hasattr(data, "get_attr") else None
+        has = data.get_attr if data is not None and hasattr(data, "get_attr") else {}.get
+        vlan = has("IFLA_VLAN_ID")
         loopback = bool(link["flags"] & 0x8)
         found.append(
             {
@@ -141,7 +144,7 @@ def dump(route: Any, netns: int, home: int, pid: int) -> list[dict[str, Any]]:
                 "mtu": link.get_attr("IFLA_MTU") or 0,
                 "group": link.get_attr("IFLA_GROUP") or 0,
                 "master_index": link.get_attr("IFLA_MASTER") or 0,
-                "peer_index": link.get_attr("IFLA_LINK") or 0,
+                "peer_index": link.get_attr("IFLA_LINK") or has("IFLA_VXLAN_LINK") or 0,
                 "nsid": link.get_attr("IFLA_LINK_NETNSID"),
                 "vlan": vlan or 0,
                 "pid": pid,
@@ -176,10 +179,10 @@ def tie_peers(objects: list[dict[str, Any]], home: int, nsids: Mapping[int, int]
         facts["peer_address"] = other["address"] if other else ""
 
 
-def hold_taps(host: Host, objects: Sequence[dict[str, Any]]) -> None:
-    """Say which process has each tun, tap or macvtap of the host open. Of the first two its fdinfo has the name
-    (drivers/net/tun.c, tun_chr_show_fdinfo); a macvtap is a device of its own, /dev/tapINDEX, whose number is in
-    sysfs (drivers/net/macvtap.c, macvtap_device_event)."""
+def hold_taps(host: Host, objects: Sequence[dict[str, Any]], home: int) -> None:
+    """Say which processes have each tun, tap or macvtap of the host open. Of the first two fdinfo has the name
+    (drivers/net/tun.c, tun_chr_show_fdinfo), which a tun of another namespace may have too; a macvtap is a device of
+    its own, /dev/tapINDEX, whose number is in sysfs (drivers/net/macvtap.c, macvtap_device_event)."""
     taps = {facts["name"]: facts for facts in objects if facts["host"] and facts["type"] == "tun"}
     nodes = {}
     for facts in objects:
@@ -189,6 +192,7 @@ def hold_taps(host: Host, objects: Sequence[dict[str, Any]]) -> None:
                 nodes[number.strip()] = facts
     if not taps and not nodes:
         return
+    holders: dict[tuple[int, str], set[int]] = {}
     for pid in host.listdir("/proc"):
         directory = f"/proc/{pid}/fd"
         if not pid.isdigit():
@@ -203,16 +207,54 @@ def hold_taps(host: Host, objects: Sequence[dict[str, Any]]) -> None:
                 # The number, and not the path: other network namespaces have links of the same index.
                 if nodes and target.startswith("/dev/tap"):
                     device = os.stat(host.path(f"{directory}/{fd}")).st_rdev
-                    nodes.get(f"{os.major(device)}:{os.minor(device)}", {})["holder"] = int(pid)
-                if target != "/dev/net/tun":
-                    continue
-                info = host.read(f"/proc/{pid}/fdinfo/{fd}", 4096)
+                    held = nodes.get(f"{os.major(device)}:{os.minor(device)}")
+                # No other file but tun's says so, wherever its node is; to ask for the number of each file that
+                # somebody has open could wait for a file server of his for ever.
+                else:
+                    held = taps.get(tun_name(host, pid, fd)) if taps and target.startswith("/") else None
+                    if held is not None and not is_of(host, pid, fd, home):
+                        continue
             except OSError:
                 continue
-            for line in info.split("\n"):
-                name = line.removeprefix("iff:").strip()
-                if line.startswith("iff:") and name in taps:
-                    taps[name]["holder"] = int(pid)
+            if held is not None:
+                holders.setdefault((held["netns"], held["name"]), set()).add(int(pid))
+    for facts in (*taps.values(), *nodes.values()):
+        found = sorted(holders.get((facts["netns"], facts["name"]), ()))
+        facts.update(holders=found, holder=found[0] if found else 0)
+
+
+def tun_name(host: Host, pid: str, fd: str) -> str:
+    """The link that a process' open /dev/net/tun is for, in whatever namespace; "" if the file is another one."""
+    for line in host.read(f"/proc/{pid}/fdinfo/{fd}", 4096).split("\n"):
+        if line.startswith("iff:"):
+            return line.removeprefix("iff:").strip()
+    return ""
+
+
+def is_of(host: Host, pid: str, fd: str, home: int) -> bool:
+    """Whether a process' open tun is for a link of this network namespace: anybody may have one of the same name in a
+    namespace of his own. The kernel tells it of a copy; where that is not to be had, it is so of a process of the host
+    that lives there itself. Raises OSError."""
+    try:
+        pidfd = os.pidfd_open(int(pid))
+        try:
+            copy = syscalls.pidfd_getfd(pidfd, int(fd))
+        finally:
+            os.close(pidfd)
+        try:
+            if os.fstat(copy).st_rdev != TUN:
+                return False
+            netns = syscalls.tun_netns(copy)
+        finally:
+            os.close(copy)
+        try:
+            return os.fstat(netns).st_ino == home
+        finally:
+            os.close(netns)
+    except OSError:
+        if os.stat(host.path(f"/proc/{pid}/fd/{fd}")).st_rdev != TUN or namespace(host, pid, "net") != home:
+            return False
+        return namespace(host, pid, "pid") == namespace(host, "self", "pid")
 
 
 @contextmanager

@@ -556,6 +556,7 @@ def test_a_tap_is_known_by_the_machine_that_holds_it(host: HostOf) -> None:
     host.process(12, "/usr/bin/qemu-system-x86_64", "qemu", "-readconfig", "/run/incus/vm1/qemu.conf")
     host.link("tap11111111", "tun", holder=12)
     host.link("tap22222222", "tun", holder=99)
+    host.link("vnet0", "tun", holder=12, holders=[12, 99])  # somebody else has it, too
     assert host.proven() == {"process:12", "link:tap11111111"}
 
 
@@ -664,12 +665,14 @@ USERS: dict[str, tuple[str, dict[str, Any]]] = {
     "a container": ("veth", {"peer": "eth0", "peer_netns": 88}),
     "a pinned namespace": ("veth", {"peer": "eth0", "peer_netns": 99}),
     "a guest": ("tun", {"holder": 50}),
+    "a guest beside its own process": ("tun", {"holder": 10, "holders": [10, 50]}),
     "a card": ("", {}),
 }
 NOBODY: dict[str, tuple[str, dict[str, Any]]] = {
     "its own container": ("veth", {"peer": "eth1", "peer_netns": 77, "peer_address": "00:16:3e:00:00:02"}),
     "an unknown namespace": ("veth", {"peer": "", "peer_netns": 111}),
     "its own process": ("tun", {"holder": 10}),
+    "two of its own processes": ("tun", {"holder": 10, "holders": [10, 11]}),
     "no guest": ("tun", {"holder": 0}),
     "a card that is down": ("", {"up": False}),
 }
@@ -692,6 +695,21 @@ def test_who_is_about_to_go_too_does_not_hold_a_bridge(host: HostOf) -> None:
     port = host.link("p0", "veth", master="net1", peer="eth0", peer_netns=88)
     claim = Claim("another", port, Role.LIVE, True, "", (Evidence("kernel", ""),))
     assert host.claims({port.id: claim})["link:net1"].role is Role.LIVE
+
+
+@pytest.mark.parametrize("type", ["vlan", "macvlan", "macsec", "vxlan", "ipvlan", "something-new"])
+def test_whatever_stands_on_a_bridge_holds_it_up_or_down(host: HostOf, type: str) -> None:
+    on_a_bridge(host)
+    host.link("q 0", type, peer="net1", peer_netns=1, up=False, master="another")
+    claim = host.claims()["link:net1"]
+    assert claim.role is Role.HELD and claim.advice.startswith("ip link delete 'q 0' && leftovers clean ")
+
+
+@pytest.mark.parametrize("type", ["veth", "netkit", "vxcan"])
+def test_the_other_end_of_a_pair_does_not_stand_on_it(host: HostOf, type: str) -> None:
+    on_a_bridge(host)
+    host.link("q0", type, peer="net1", peer_netns=1)
+    assert host.claims()["link:net1"].role is Role.LIVE
 
 
 @pytest.mark.parametrize(("netns", "role"), [(77, Role.LIVE), (88, Role.HELD)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from leftovers.claims import Case, Finding
 from leftovers.model import Evidence, Object, Role
 from leftovers.products.family.names import LAYOUT, Named, Names
@@ -26,7 +28,7 @@ def directory(names: Names, obj: Object, case: Case) -> Finding | None:
     package = Evidence("package", declared.source)
     if obj.facts["type"] == "remote":
         reason = f"a directory of {names.title} on a network or FUSE file system"
-        return Finding(reason, (package,), proven=False, advice=f"rm -r {obj.key}")
+        return Finding(reason, (package,), proven=False, advice=f"rm -r {quote(obj.key)}")
     if obj.facts["mounted"] and not case.is_proven("mount", obj.key):
         return on_a_mount(names, obj, case, package)
     if obj.key == names.directory and "database" in obj.facts["entries"]:
@@ -50,7 +52,9 @@ def on_a_mount(names: Names, obj: Object, case: Case, package: Evidence) -> Find
         reason = f"a directory of {names.title}, on a disk of its own"
         return Finding(reason, said, role=Role.EXTERNAL, facts={"contents": True})
     said = (package, Evidence("kernel", f"something is mounted there, and not by {names.title}"))
-    return Finding(f"a directory of {names.title} behind a mount", said, proven=False, advice=f"umount {obj.key}")
+    return Finding(
+        f"a directory of {names.title} behind a mount", said, proven=False, advice=f"umount {quote(obj.key)}"
+    )
 
 
 def elsewhere(names: Names, obj: Object, case: Case) -> Finding | None:
@@ -103,7 +107,7 @@ def volumes(names: Names, obj: Object, case: Case) -> Finding | None:
             reason = f"volumes of pool {record.name}"
             return Finding(reason, (said,), role=Role.EXTERNAL, facts={"strict": True})
         reason = f"perhaps volumes of pool {record.name}"
-        return Finding(reason, (said,), proven=False, role=Role.ADMIN, advice=f"rm -r {obj.key}")
+        return Finding(reason, (said,), proven=False, role=Role.ADMIN, advice=f"rm -r {quote(obj.key)}")
     return None
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from leftovers.claims import Case, Finding
+from leftovers.kinds.xtables import tokens
 from leftovers.model import Evidence, Object, Role
 from leftovers.products.family.names import CHAIN, SETS, SHARED_OUI, Names
 from leftovers.products.family.processes import trace
@@ -30,7 +32,7 @@ def nft_table(names: Names, obj: Object, case: Case) -> Finding | None:
             else f"nothing else of {names.title} is here"
         )
         reason = f"a table with {names.possessive} name" + (", and things of somebody else" if foreign else "")
-        advice = f"nft delete table {obj.key}"
+        advice = shlex.join(["nft", "delete", "table", obj.facts["family"], obj.facts["name"]])
         # Somebody else's table that only has the name is not the product's; one with chains of both is.
         mixed = been and any(CHAIN.match(chain) for chain in obj.facts["chains"])
         role = Role.LIVE if mixed else Role.ADMIN
@@ -113,10 +115,11 @@ def within(obj: Object) -> tuple[str, str, str]:
 def command(obj: Object) -> str:
     """What a person types to remove a rule or a chain."""
     family, backend, table = within(obj)
-    tool = f"{TOOLS[family]}-{backend} -t {table}"
+    tool = [f"{TOOLS[family]}-{backend}", "-t", table]
+    chain = obj.facts["chain"]
     if obj.facts.get("user"):
-        return f"{tool} -F {obj.facts['chain']} && {tool} -X {obj.facts['chain']}"
-    return f"{tool} -D {obj.facts['chain']} {obj.facts['rule']}"
+        return f"{shlex.join([*tool, '-F', chain])} && {shlex.join([*tool, '-X', chain])}"
+    return shlex.join([*tool, "-D", chain, *tokens(obj.facts["rule"])])
 
 
 def bridge_rule(names: Names, obj: Object, case: Case) -> Finding | None:

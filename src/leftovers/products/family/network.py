@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from shlex import quote
 from typing import Any
 
 from leftovers.claims import Case, Finding, real_exe
@@ -12,6 +13,8 @@ from leftovers.products.family.processes import named_for, serves
 from leftovers.products.family.reading import addresses, made, nics, nics_by, of_instance
 
 DEFAULT_MTU = 1500
+# Types whose peer is their other end; that of any other type is the link below it.
+PAIRS = ("veth", "netkit", "vxcan")
 
 
 def bridge(names: Names, obj: Object, case: Case) -> Finding | None:
@@ -64,7 +67,7 @@ def managed_bridge(
         (*kernel[:1], *named[:1], Evidence("kernel", f"its hardware address is {mac}")),
         proven=False,
         role=Role.ADMIN,
-        advice=f"ip link delete {name}" if driver == "native" else f"ovs-vsctl del-br {name}",
+        advice=f"ip link delete {quote(name)}" if driver == "native" else f"ovs-vsctl del-br {quote(name)}",
     )
 
 
@@ -136,7 +139,7 @@ def bridge_child(names: Names, obj: Object, case: Case) -> Finding | None:
         if config and wanted:
             return Finding("a tunnel of a managed network", (said, Evidence(record.source, f"network {master} has it")))
     reason = "named like a tunnel of a managed network"
-    return Finding(reason, (said,), proven=False, role=Role.ADMIN, advice=f"ip link delete {obj.key}")
+    return Finding(reason, (said,), proven=False, role=Role.ADMIN, advice=f"ip link delete {quote(obj.key)}")
 
 
 def external(case: Case, network: str) -> set[str]:
@@ -158,7 +161,7 @@ def vlan(names: Names, obj: Object, case: Case) -> Finding | None:
             said = (Evidence(source, f"{name}: created on {parent}"),)
             # Only the living daemon's note is of now: the same link may be the administrator's since.
             live = source == "api"
-            role, advice = (Role.LIVE, "") if live else (Role.ADMIN, f"ip link delete {obj.key}")
+            role, advice = (Role.LIVE, "") if live else (Role.ADMIN, f"ip link delete {quote(obj.key)}")
             return Finding(f"a VLAN link that {names.title} created", said, proven=live, role=role, advice=advice)
     return None
 
@@ -218,7 +221,7 @@ def veth(names: Names, obj: Object, case: Case) -> Finding | None:
         return Finding(reason, (stranded, address, Evidence("kernel", f"a port of {facts['master']}")))
     if named:
         reason = f"has a name that {names.title} gave to a device, but nothing else of it"
-        advice = f"ip link delete {obj.key}"
+        advice = f"ip link delete {quote(obj.key)}"
         return Finding(reason, tuple(named), proven=False, role=Role.ADMIN, advice=advice)
     return None
 
@@ -258,11 +261,20 @@ def stranded(names: Names, obj: Object, case: Case) -> Finding | None:
 
 
 def tap(names: Names, obj: Object, case: Case) -> Finding | None:
-    """A tap or macvtap that a proven process holds open: a virtual machine's."""
-    holder = obj.facts.get("holder", 0)
-    if obj.facts["type"] not in ("tun", "macvtap") or not case.is_proven("process", str(holder)):
+    """A tap or macvtap that proven processes hold open, and nobody else: a virtual machine's."""
+    pids = holders(obj)
+    if obj.facts["type"] not in ("tun", "macvtap") or not pids:
         return None
-    return Finding("a virtual machine's network device", (Evidence("kernel", f"held open by pid {holder}"),))
+    if not all(case.is_proven("process", str(pid)) for pid in pids):
+        return None
+    said = Evidence("kernel", f"held open by pid {', '.join(map(str, pids))}")
+    return Finding("a virtual machine's network device", (said,))
+
+
+def holders(link: Object) -> list[int]:
+    """The processes that have a tap or macvtap open: there may be several, and one speaks for none of the others."""
+    one = link.facts.get("holder", 0)
+    return list(link.facts.get("holders") or ([one] if one else []))
 
 
 def stranded_tap(names: Names, obj: Object, case: Case) -> Finding | None:
@@ -283,7 +295,7 @@ def stranded_tap(names: Names, obj: Object, case: Case) -> Finding | None:
         return None
     port = Evidence("kernel", f"a port of {facts['master']} that no process holds open")
     reason = f"named like a virtual machine's network device, on a network of {names.title}"
-    return Finding(reason, (port,), proven=False, role=Role.ADMIN, advice=f"ip link delete {obj.key}")
+    return Finding(reason, (port,), proven=False, role=Role.ADMIN, advice=f"ip link delete {quote(obj.key)}")
 
 
 def lent_link(names: Names, obj: Object, case: Case) -> Finding | None:
@@ -410,21 +422,24 @@ def foreign_port(names: Names, obj: Object, case: Case) -> Finding | None:
 
 def used_bridge(names: Names, obj: Object, case: Case) -> Finding | None:
     """A managed network's bridge that somebody else uses: another product's container was plugged into it by hand, or
-    a guest's tap, or a card; or somebody has a VLAN or a macvlan on it, which would go with it. What the network itself
-    was told to take (bridge.external_interfaces) does not hold it, nor does a port at whose other end nobody is."""
+    a guest's tap, or a card; or somebody has a VLAN, a macvlan or the like on it, up or down, which would go with it.
+    What the network itself was told to take (bridge.external_interfaces) does not hold it, nor does a port at whose
+    other end nobody is."""
     if obj.facts["type"] != "bridge":
         return None
     told = external(case, obj.key)
     for link in on_bridges(case).get((obj.facts["netns"], obj.key), ()):
         if case.is_proven("link", link.key) or link.id in case.elsewhere or link.key in told:
             continue
-        if link.key.startswith(f"{obj.key}-") and link.facts["type"] in ("vxlan", "gretap", "dummy"):
+        port = not stands_on(link, obj)
+        if port and link.key.startswith(f"{obj.key}-") and link.facts["type"] in ("vxlan", "gretap", "dummy"):
             continue  # a tunnel, of which no record is left
-        user = user_of(link, case)
+        user = f"a {link.facts['type']} in the host" if link.facts["host"] and not port else user_of(link, case)
         if user:
-            port = link.facts["master"] == obj.key
             said = (Evidence("kernel", f"{link.key} is {'a port of' if port else 'on'} it: {user}"),)
-            free = f"ip link set {link.key} nomaster && " if port else ""
+            free = f"ip link set {quote(link.key)} nomaster && " if port else ""
+            if not port and link.facts["host"]:
+                free = f"ip link delete {quote(link.key)} && "
             return Finding("somebody else is on it", said, advice=f"{free}leftovers clean {names.name}")
     return None
 
@@ -438,7 +453,7 @@ def on_bridges(case: Case) -> dict[tuple[int, str], list[Object]]:
             facts = link.facts
             if facts["host"] and facts["master"]:
                 table.setdefault((facts["netns"], facts["master"]), []).append(link)
-            elif facts["type"] in ("macvlan", "macvtap", "ipvlan", "ipvtap", "vlan") and facts["peer"]:
+            if facts["type"] not in PAIRS and facts["peer"]:
                 table.setdefault((facts["peer_netns"], facts["peer"]), []).append(link)
         return table
 
@@ -446,12 +461,19 @@ def on_bridges(case: Case) -> dict[tuple[int, str], list[Object]]:
     return found
 
 
+def stands_on(link: Object, below: Object) -> bool:
+    """Whether a link has another one for its lower link: a VLAN, a macvlan, a macsec, a tunnel."""
+    facts = link.facts
+    lower = (facts["peer_netns"], facts["peer"])
+    return facts["type"] not in PAIRS and lower == (below.facts["netns"], below.key)
+
+
 def user_of(link: Object, case: Case) -> str:
     """Who uses a link that is on a bridge, for a person; "" if nobody is to be seen, or only what is the product's."""
     facts = link.facts
     if facts["type"] == "tun":
-        holder = facts.get("holder", 0)
-        return f"held open by pid {holder}" if holder and not case.is_proven("process", str(holder)) else ""
+        others = (pid for pid in holders(link) if not case.is_proven("process", str(pid)))
+        return next((f"held open by pid {pid}" for pid in others), "")
     if not facts["host"]:
         return lives_in(facts["netns"], "it", case)
     if facts["type"] != "veth":

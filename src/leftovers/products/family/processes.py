@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from shlex import quote
 
 from leftovers.claims import Case, Finding, real_exe
 from leftovers.model import Evidence, Object, Role
@@ -116,7 +117,7 @@ def empty_cgroup(names: Names, obj: Object, case: Case) -> Finding | None:
     other = other_liblxc(names, case)
     if other:
         doubt = Evidence("kernel", f"{other}: the name is liblxc's, not {names.possessive} alone")
-        advice = f"rmdir {obj.facts['directory']}"
+        advice = f"rmdir {quote(obj.facts['directory'])}"
         # As likely in use by the other one, who needs lxc.pivot for as long as he runs: it does not count as left.
         return Finding("an empty cgroup of liblxc", (doubt,), proven=False, role=Role.ADMIN, advice=advice)
     alone = Evidence("kernel", f"no other product of liblxc runs or is installed, and {been}")
@@ -132,7 +133,7 @@ def unknown_container(names: Names, obj: Object, case: Case) -> Finding | None:
     for process in case.objects("process"):
         if process.facts["nested"] and below(process.facts["cgroup"], obj.facts["path"]):
             said = Evidence("kernel", f"holds pid {process.key}, a container's, and no other product of liblxc is here")
-            advice = f"echo 1 > {obj.facts['directory']}/cgroup.kill"
+            advice = f"echo 1 > {quote(obj.facts['directory'] + '/cgroup.kill')}"
             return Finding(
                 f"a container's cgroup, and perhaps {names.possessive}", (said,), proven=False, advice=advice
             )

@@ -1,0 +1,58 @@
+"""Who is about to go together with whom, as products that are asked later are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from leftovers import survey as survey_module
+from leftovers.claims import Case, Finding
+from leftovers.host import Host
+from leftovers.kinds import Look
+from leftovers.kinds.kind import Kind
+from leftovers.model import Deadline, Evidence, Listing, Object, Presence, Role, Verb
+from leftovers.products import Product
+
+LINK = Object("link", "veth0", ("veth0",))
+
+
+class Few(Kind):
+    """A kind of which the host has these objects."""
+
+    def __init__(self, name: str, *objects: Object) -> None:
+        self.name = self.title = name  # type: ignore[misc]
+        self.objects = objects
+
+    def survey(self, look: Look) -> Listing:
+        return Listing(self.objects)
+
+    def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
+        raise AssertionError("only looked at")
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("proven", [True, False])
+@pytest.mark.parametrize("present", [Presence.ABSENT, Presence.INSTALLED])
+def test_only_its_own_goes_with_a_product(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, role: Role, proven: bool, present: Presence
+) -> None:
+    """Not what is only connected with it, held by somebody, given back, or its administrator's data."""
+    told: list[bool] = []
+
+    def first(obj: Object, case: Case) -> Finding:
+        return Finding("its", (Evidence("kernel", "seen"),), proven=proven, role=role)
+
+    def second(obj: Object, case: Case) -> None:
+        told.append(obj.id in case.elsewhere)
+
+    products = [Product(name, name, (name,), (f"/{name}",), rules={"link": (rule,)})
+                for name, rule in (("first", first), ("second", second))]  # fmt: skip
+    if present is Presence.INSTALLED:
+        (tmp_path / "first").touch()
+    (tmp_path / "proc/sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/random/boot_id").write_text("boot\n")
+    monkeypatch.setattr(survey_module, "survey_order", lambda: [Few("process"), Few("mount"), Few("link", LINK)])
+    survey_module.survey(Host(str(tmp_path)), products, {})
+    assert told == [proven and role in (Role.LIVE, Role.DATA) and present is Presence.ABSENT]
