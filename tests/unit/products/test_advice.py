@@ -17,7 +17,7 @@ from leftovers.products.incus import NAMES
 EVIL = "x$(reboot)`reboot` ;reboot #'\"\\"
 LINK: dict[str, Any] = {
     "host": True, "netns": 1, "type": "bridge", "master": "", "address": "", "addresses": [], "peer": "",
-    "peer_netns": 0, "peer_address": "", "up": True, "vlan": 0,
+    "peer_netns": 0, "peer_address": "", "up": True, "vlan": 0, "mtu": 1500,
 }  # fmt: skip
 RULE: dict[str, Any] = {
     "family": "ip", "backend": "nft", "table": "filter", "chain": "incus_nic_x", "target": "", "comment": "",
