@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from leftovers.claims import Case, attribute
-from leftovers.daemons import dpkg
+from leftovers.claims import Case, attribute, real_exe
+from leftovers.daemons import dpkg, snapd
 from leftovers.errors import Fault, Unreadable
 from leftovers.host import Host
 from leftovers.kinds import Kind, Look, survey_order
@@ -176,6 +176,10 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
             continue  # `others`: two products may have a program of one name
         if not process.facts["nested"] or shares_directory(process, product, listed):
             return Presence.INSTALLED, f"pid {process.key} runs {exe}"
+    if product.snaps:
+        present, because = snap_presence(host, product, listed)
+        if present is not Presence.ABSENT or not product.packages:
+            return present, because
     if host.root:
         return Presence.ABSENT, ""
     states = dpkg.status(product.packages)
@@ -189,6 +193,24 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
     for package, state in states.items():
         if state not in ("not-installed", "installed"):
             return Presence.REMOVED, f"dpkg has {package} as {state}"
+    return Presence.ABSENT, ""
+
+
+def snap_presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ...]]) -> tuple[Presence, str]:
+    """How much of a snap there is. One that is disabled counts as installed, unless its last removal failed: then its
+    services are gone, snapd has the rest, and only another removal takes that. Raises Unreadable."""
+    running = any(not process.facts["nested"] and snapd.EXE.match(real_exe(process)) for process in listed["process"])
+    known = snapd.snaps(host, running=running)
+    for name in product.snaps:
+        snap = known.get(name)
+        if snap is None:
+            continue
+        if snap.active:
+            return Presence.INSTALLED, f"snapd has {name}"
+        removals = [change for change in snapd.changes(host, name, running=running) if change.removal and change.ready]
+        if removals and removals[-1].status == "Error":
+            return Presence.REMOVED, f"the last removal of the snap {name} failed (snap change {removals[-1].id})"
+        return Presence.INSTALLED, f"snapd has {name}, disabled"
     return Presence.ABSENT, ""
 
 
