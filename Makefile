@@ -20,7 +20,7 @@ export MYPY_CACHE_DIR := $(CACHE)/mypy
 # What building needs is in debian/control; the rest is what the tests, the demo and the benchmark need.
 BUILD_DEPENDS := $(shell sed -n '/^Build-Depends:/,/^[^ B]/s/^ //p' debian/control)
 TEST_DEPENDS := \
-  debian-archive-keyring, iproute2, iptables, mmdebstrap, mount, nftables, procps, python3-debian, python3-nftables, \
+  debian-archive-keyring, iproute2, ipset, iptables, mmdebstrap, mount, nftables, procps, python3-debian, python3-nftables, \
   piuparts, python3-psutil, python3-pyroute2, python3-pytest, python3-yaml, systemd-container, util-linux
 LINT_DEPENDS := python3-venv, shellcheck
 
