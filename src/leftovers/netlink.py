@@ -14,9 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
-    "ACK",
     "CREATE",
-    "EXCL",
     "NETFILTER",
     "NFNETLINK",
     "ROUTE",
@@ -32,7 +30,7 @@ __all__ = [
 ]
 
 ROUTE, NETFILTER = 0, 12
-REQUEST, ACK, DUMP, DUMP_INTR, EXCL, CREATE = 0x1, 0x4, 0x300, 0x10, 0x200, 0x400
+REQUEST, ACK, DUMP, DUMP_INTR, CREATE = 0x1, 0x4, 0x300, 0x10, 0x400
 ERROR, DONE = 2, 3
 SOL_NETLINK, CAP_ACK, GET_STRICT_CHK, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 270, 10, 12, 32, 33
 HEADER, ATTRIBUTE = struct.Struct("=LHHLL"), struct.Struct("=HH")

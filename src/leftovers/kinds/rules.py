@@ -227,9 +227,9 @@ def restore(family: str) -> str:
     body = HEAD.pack(FAMILIES[family], 0, 0, 0, LOCAL, 0, 0, LOOKUP, 0)
     body += netlink.attribute(PRIORITY, bytes(4)) + netlink.attribute(TABLE, struct.pack("=I", LOCAL))
     body += netlink.attribute(PROTOCOL, bytes((KERNEL,)))
-    flags = netlink.CREATE | netlink.EXCL
-    (code,) = netlink.send(netlink.ROUTE, [netlink.Request(NEWRULE, body, flags)])
-    if code in (0, errno.EEXIST):
+    # Not NLM_F_EXCL: the kernel would take any rule that looks up that table at priority 0 for the same (rule_exists).
+    (code,) = netlink.send(netlink.ROUTE, [netlink.Request(NEWRULE, body, netlink.CREATE)])
+    if not code:
         return ""
     return f"the rule 0: from all lookup local cannot be put back: {os.strerror(code)}"
 
