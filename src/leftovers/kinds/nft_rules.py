@@ -130,7 +130,7 @@ def texts(family: str, table: str) -> dict[int, str]:
     if find("nft") is None or table.startswith("-"):
         return {}
     try:
-        lines = run(["nft", "-a", "list", "table", family, table]).out.splitlines()
+        lines = run(["nft", "-a", "list", "table", family, table]).out.split("\n")
     except ToolFault:
         return {}  # it is only for people
     found: dict[int, str | None] = {}
