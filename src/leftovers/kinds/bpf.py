@@ -62,11 +62,10 @@ class BpfObjects(Kind):
                 point = str(mount.facts["point"])
                 objects.update((obj.key, obj) for obj in pins(point, paths, faults))
         if names and not look.host.root and find("bpftool"):
-            for argv in (["net", "show"], ["cgroup", "tree"]):
-                try:
-                    objects.update((obj.key, obj) for obj in attachments(run(["bpftool", "-j", *argv]).out, names))
-                except ToolFault as fault:
-                    faults.append(f"BPF programs: {fault}")
+            try:
+                objects.update((obj.key, obj) for obj in attached(names, cgroup2(look)))
+            except ToolFault as fault:
+                faults.append(f"BPF programs: {fault}")
         return Listing(tuple(objects.values()), tuple(faults))
 
     def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
@@ -92,7 +91,9 @@ def place(obj: Object) -> tuple[int, int]:
 def pins(point: str, patterns: Sequence[str], faults: list[str]) -> Iterator[Object]:
     """What is asked for in one bpffs. Nothing is followed, and no other mount is entered."""
     seen = 0
-    stack = [(point, False)]
+    parts = point.split("/")
+    above = ["/".join(parts[:number]) for number in range(2, len(parts) + 1)]
+    stack = [(point, any(fnmatchcase(path, pattern) for path in above for pattern in patterns))]
     device = None
     while stack:
         directory, taken = stack.pop()
@@ -108,6 +109,8 @@ def pins(point: str, patterns: Sequence[str], faults: list[str]) -> Iterator[Obj
             faults.append(f"{directory}: {error.strerror or error}")
             continue
         for entry in found:
+            if "." in entry.name:
+                continue  # the kernel's own: nobody else can use the dot (kernel/bpf/inode.c, bpf_lookup)
             seen += 1
             if seen > LIMIT:
                 faults.append(f"{point}: more than {LIMIT} names, not all were looked at")
@@ -202,41 +205,61 @@ def unpin(obj: Object) -> str:
     return ""
 
 
-def attachments(text: str, names: Sequence[str]) -> Iterator[Object]:
-    """The programs with such names in what `bpftool -j net show` or `bpftool -j cgroup tree` printed. Raises
-    ToolFault."""
+def cgroup2(look: Look) -> str:
+    """Where the cgroup2 hierarchy is mounted, or ""."""
+    points = [
+        str(mount.facts["point"])
+        for mount in look.objects("mount")
+        if mount.facts["host"] and mount.facts["fstype"] == "cgroup2" and mount.facts["root"] == "/"
+    ]
+    return min(points, key=len, default="")
+
+
+def attached(patterns: Sequence[str], cgroup: str) -> Iterator[Object]:
+    """Attached programs with such names. Raises ToolFault."""
+    programs = {
+        int(entry["id"]): str(entry.get("name", ""))
+        for entry in said(run(["bpftool", "-j", "prog", "show"]).out)
+        if isinstance(entry.get("id"), int)
+    }
+    if not any(fnmatchcase(name, pattern) for name in programs.values() for pattern in patterns):
+        return
+    for argv in (["net", "show"], ["cgroup", "tree", cgroup]):
+        if all(argv):
+            yield from attachments(run(["bpftool", "-j", *argv]).out, programs, patterns)
+
+
+def said(text: str) -> list[dict[str, Any]]:
+    """What bpftool printed: a list of objects. Raises ToolFault."""
     try:
-        said = json.loads(text) if text.strip() else []
+        found = json.loads(text) if text.strip() else []
     except (ValueError, RecursionError) as error:
         raise ToolFault("bpftool", f"said something that is not JSON: {error}") from error
-    for entry in said if isinstance(said, list) else ():
-        if not isinstance(entry, dict):
-            continue
+    return many(found)
+
+
+def attachments(text: str, programs: Mapping[int, str], patterns: Sequence[str]) -> Iterator[Object]:
+    """The programs with such names in what `bpftool -j net show` or `bpftool -j cgroup tree` printed. The names there
+    are of the filters, if they are any: a program's own is known by its id. Raises ToolFault."""
+    for entry in said(text):
         for at, program in where(entry):
-            name = str(program.get("name", ""))
             number = program.get("prog_id", program.get("id", 0))
-            if isinstance(number, int) and any(fnmatchcase(name, pattern) for pattern in names):
-                facts = {
-                    "path": "",
-                    "name": name,
-                    "what": "attachment",
-                    "id": number,
-                    "map_type": 0,
-                    "mount": "",
-                    "attach": at,
-                }
+            name = programs.get(number, "") if isinstance(number, int) else ""
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                facts = {"path": "", "name": name, "what": "attachment", "id": number, "map_type": 0}
+                facts.update(mount="", attach=at)
                 yield Object("bpf", f"{at} {name}", (at, name, number), facts)
 
 
 def where(entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Where each program of an entry is attached, in words."""
     for how in ("xdp", "tc"):
-        for program in entry.get(how) or ():
-            if isinstance(program, dict):
-                yield (
-                    " ".join(filter(None, (how, str(program.get("devname", "")), str(program.get("kind", ""))))),
-                    program,
-                )
-    for program in entry.get("programs") or ():
-        if isinstance(program, dict):
-            yield f"cgroup {entry.get('cgroup', '')} {program.get('attach_type', '')}", program
+        for program in many(entry.get(how)):
+            words = (how, str(program.get("devname", "")), str(program.get("kind", "")))
+            yield " ".join(filter(None, words)), program
+    for program in many(entry.get("programs")):
+        yield f"cgroup {entry.get('cgroup', '')} {program.get('attach_type', '')}", program
+
+
+def many(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
