@@ -99,6 +99,25 @@ def test_bystanders_survive(family: str, option: str) -> None:
     assert rule(option, "show") == before
 
 
+@each_family
+@private
+def test_one_that_suppresses_is_another(family: str, option: str) -> None:
+    """As wg-quick adds it, and it is no way to the host's own addresses."""
+    for words in (("suppress_prefixlength", "0"), ("suppress_prefixlength", "8")):
+        rule(option, "add", "pref", "100", "lookup", "local", "proto", "kernel", *words)
+    before = rule(option, "show")
+    moved(option)
+    found = listed()
+    assert found[f"{family} 100: from all lookup 255 suppress_prefixlength 0"].facts["suppress"] == 0
+    assert act("rule", [found[f"{family} 100: from all lookup 255"]]) == {
+        f"{family} 100: from all lookup 255": STANDS_BEFORE
+    }
+    rule(option, "del", "pref", "100", "suppress_prefixlength", "8")
+    assert act("rule", [found[f"{family} 100: from all lookup 255 suppress_prefixlength 0"]]) == {}
+    assert act("rule", [found[f"{family} 100: from all lookup 255"]]) == {}
+    assert "\n0:\tfrom all lookup local" in "\n" + rule(option, "show") and "suppress" in before
+
+
 STANDS_BEFORE = "the kernel would take another rule for it that stands before it"
 
 
@@ -188,6 +207,7 @@ def test_one_that_is_there_already_is_no_obstacle(family: str, option: str) -> N
 def test_what_an_administrator_moved_stays_moved(family: str, option: str) -> None:
     """With VRFs the table "local" is looked up after theirs (Documentation/networking/vrf.rst)."""
     moved(option, "32765")
+    rule(option, "add", "pref", "32764", "lookup", "main", "suppress_prefixlength", "0")
     before = rule(option, "show")
     rule(option, "add", "pref", "100", "from", "all", "lookup", "local")
     assert act("rule", [listed()[f"{family} 100: from all lookup 255"]]) == {}

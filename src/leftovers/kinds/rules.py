@@ -71,16 +71,15 @@ class Rule:
         if action != LOOKUP or dst or src or tos or flags & INVERT:
             return False
         return all(
-            not any(value) or (type in SUPPRESS and value == b"\xff" * 4)
-            for type, value in self.attributes.items()
-            if type not in (PRIORITY, TABLE, PROTOCOL)
+            off(type, value) for type, value in self.attributes.items() if type not in (PRIORITY, TABLE, PROTOCOL)
         )
 
 
 class RoutingRules(Kind):
     """Facts: family (ip, ip6), priority, from, to (prefixes, "all" for every address), tos, iif, oif, fwmark, fwmask,
-    not (whether it is inverted), table, action (lookup, goto, nop, blackhole, unreachable, prohibit), protocol (who
-    made it, a number: linux/rtnetlink.h, RTPROT_*), plain (it looks up its table for every packet).
+    not (whether it is inverted), table, suppress (suppress_prefixlength, -1 if none), action (lookup, goto, nop,
+    blackhole, unreachable, prohibit), protocol (who made it, a number: linux/rtnetlink.h, RTPROT_*), plain (it looks
+    up its table for every packet).
 
     Keys as `ip rule` prints them: "FAMILY PRIORITY: from ..."; of equal ones the second is "#2". There is nothing
     stronger to know one by, so the identity is all that it says.
@@ -157,6 +156,7 @@ def facts_of(rule: Rule) -> dict[str, Any]:
         "fwmask": netlink.number(found, FWMASK),
         "not": bool(flags & INVERT),
         "table": rule.table,
+        "suppress": struct.unpack("=i", found.get(SUPPRESS[1], b"").rjust(4, b"\xff")[:4])[0],
         "action": ACTIONS.get(action, str(action)),
         "protocol": netlink.number(found, PROTOCOL),
         "plain": rule.plain(),
@@ -181,6 +181,7 @@ def words(facts: Mapping[str, Any]) -> str:
     for name in ("iif", "oif"):
         said += [name, facts[name]] if facts[name] else ()
     said += ["lookup", str(facts["table"])] if facts["action"] == "lookup" else [facts["action"]]
+    said += ["suppress_prefixlength", str(facts["suppress"])] if facts["suppress"] >= 0 else ()
     return " ".join(said)
 
 
@@ -242,6 +243,11 @@ def request(rule: Rule) -> bytes:
     return body if PRIORITY in rule.attributes else body + netlink.attribute(PRIORITY, bytes(4))
 
 
+def off(type: int, value: bytes) -> bool:
+    """Whether an attribute says nothing. Of the suppressors, 0 does say something."""
+    return value == b"\xff" * 4 if type in SUPPRESS else not any(value)
+
+
 def fits(rule: Rule, other: Rule) -> bool:
     """Whether the kernel, asked to remove the one, would take the other (net/core/fib_rules.c, rule_find): what is 0 or
     not named in the request is not compared."""
@@ -251,7 +257,5 @@ def fits(rule: Rule, other: Rule) -> bool:
         return False
     theirs = other.attributes
     return all(
-        not any(value) or (type in SUPPRESS and value == b"\xff" * 4) or theirs.get(type) == value
-        for type, value in rule.attributes.items()
-        if type in COMPARED
+        off(type, value) or theirs.get(type) == value for type, value in rule.attributes.items() if type in COMPARED
     )
