@@ -102,6 +102,18 @@ def test_what_would_go_with_it_keeps_it() -> None:
 
 
 @private
+def test_the_tool_would_have_taken_it() -> None:
+    """The control of the test above."""
+    links()
+    promote("all", "0")
+    promote("br0", "0")
+    sh("ip", "address", "add", "10.7.0.1/24", "dev", "br0", "label", "br0:product")
+    sh("ip", "address", "add", "10.7.0.2/24", "dev", "br0")
+    sh("ip", "address", "del", "10.7.0.1/24", "dev", "br0")
+    assert "10.7.0.2" not in shown()
+
+
+@private
 def test_secondaries_of_the_batch_are_no_obstacle() -> None:
     links()
     promote("all", "0")

@@ -119,8 +119,9 @@ def test_facts() -> None:
     assert calls["id"] > 0 and calls["id"] != found["/sys/fs/bpf/tc/globals/cilium_lxc"].facts["id"]
 
 
+@pytest.mark.parametrize("backward", [False, True])
 @private
-def test_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order(backward: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attachments end before what they need is gone; maps of programs go last."""
     mounted()
     bystanders()
@@ -128,7 +129,7 @@ def test_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
     gone: list[str] = []
     real = bpf.unpin
     monkeypatch.setattr(bpf, "unpin", lambda obj: gone.append(obj.facts["path"]) or real(obj))
-    assert act("bpf", sorted(listed().values(), key=lambda obj: obj.key, reverse=True)) == {}
+    assert act("bpf", sorted(listed().values(), key=lambda obj: obj.key, reverse=backward)) == {}
     assert [path.removeprefix("/sys/fs/bpf/") for path in gone] == [
         "cilium/devices/eth0/xdp",
         "cilium/prog",
@@ -190,6 +191,7 @@ def test_no_mount_is_entered_and_no_symlink_followed() -> None:
     found = listed("/sys/fs/bpf/cilium")
     assert found["/sys/fs/bpf/cilium/inner/map"].facts["mount"] == "/sys/fs/bpf/cilium/inner"
     assert found["/sys/fs/bpf/cilium/prog"].facts["mount"] == "/sys/fs/bpf"
+    assert "/sys/fs/bpf/cilium/inner" not in found
     outer = found["/sys/fs/bpf/cilium"]
     assert act("bpf", [outer]) == {outer.key: "is not empty: what is in it stays"}
     assert os.path.exists(ROOT / "cilium/inner/map")

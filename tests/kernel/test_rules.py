@@ -139,6 +139,20 @@ def test_one_that_says_more_is_not_hit(family: str, option: str) -> None:
 
 @each_family
 @private
+def test_only_as_many_duplicates_as_asked_for(family: str, option: str) -> None:
+    for _ in range(3):
+        add_anyway(family, 20, 2004)
+    found = {key: obj for key, obj in listed().items() if obj.facts["table"] == 2004}
+    key = f"{family} 20: from all lookup 2004"
+    assert list(found) == [key, f"{key} #2", f"{key} #3"]
+    assert act("rule", [found[f"{key} #3"]]) == {}
+    assert [key for key, obj in listed().items() if obj.facts["table"] == 2004] == [key, f"{key} #2"]
+    assert act("rule", found.values()) == {}
+    assert not [obj for obj in listed().values() if obj.facts["table"] == 2004]
+
+
+@each_family
+@private
 def test_made_anew_is_not_taken_for_the_old_one(family: str, option: str) -> None:
     rule(option, "add", "pref", "9", "lookup", "2004", "proto", "80")
     (old,) = [obj for obj in listed().values() if obj.facts["table"] == 2004]
@@ -183,12 +197,24 @@ def test_the_rule_of_the_table_local_is_put_back(family: str, option: str, monke
 
 @each_family
 @private
+def test_without_that_the_host_would_be_cut_off(family: str, option: str) -> None:
+    """The control of the test above."""
+    address = "127.0.0.1" if family == "ip" else "::1"
+    moved(option)
+    assert "dev lo" in sh("ip", option, "route", "get", address)
+    rule(option, "del", "pref", "100")
+    assert "dev lo" not in sh("ip", option, "route", "get", address, check=False)
+
+
+@each_family
+@private
 def test_one_like_it_for_some_packets_does_not_do(family: str, option: str) -> None:
     before = rule(option, "show")
     moved(option)
-    rule(option, "add", "pref", "0", "from", "10.0.0.0/8" if family == "ip" else "fd00::/8", "lookup", "local")
+    narrow = ("pref", "0", "from", "10.0.0.0/8" if family == "ip" else "fd00::/8", "lookup", "local", "proto", "kernel")
+    rule(option, "add", *narrow)
     assert act("rule", [listed()[f"{family} 100: from all lookup 255"]]) == {}
-    rule(option, "del", "pref", "0", "from", "10.0.0.0/8" if family == "ip" else "fd00::/8")
+    rule(option, "del", *narrow)
     assert rule(option, "show") == before
 
 

@@ -79,7 +79,7 @@ def wanted(text: str) -> Wanted:
 class Routes(Kind):
     """Facts: family (ip, ip6), dst (a prefix; "default"), table, protocol (who made it, a number: linux/rtnetlink.h,
     RTPROT_*), type (unicast, blackhole, ...), dev and gateway (of the first hop, "" if none), hops (all of them, as
-    "DEV GATEWAY"), metric, tos, src (a prefix, of IPv6).
+    "DEV GATEWAY"; an IPv6 blackhole has lo), metric, tos, src (a prefix, of IPv6).
 
     Only those are listed that the scope asks for. Keys "FAMILY table N DST metric N"; the identity is all that the
     kernel says of a route: one that was made anew and is the same in everything is the same.

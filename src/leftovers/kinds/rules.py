@@ -249,8 +249,10 @@ def off(type: int, value: bytes) -> bool:
 
 
 def fits(rule: Rule, other: Rule) -> bool:
-    """Whether the kernel, asked to remove the one, would take the other (net/core/fib_rules.c, rule_find): what is 0 or
-    not named in the request is not compared."""
+    """Whether the kernel, asked to remove the one, would take the other, which says something else: what is 0 or not
+    named in the request is not compared (net/core/fib_rules.c, rule_find)."""
+    if rule.body == other.body:
+        return False  # no matter which of the two it is
     if rule.priority != other.priority or rule.table != other.table or rule.head[7] != other.head[7]:
         return False
     if any(mine and mine != theirs for mine, theirs in zip(rule.head[1:4], other.head[1:4], strict=True)):
