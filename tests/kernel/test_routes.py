@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sandbox import private, sh
-from things import act, look
+from things import act, look, until
 
 from leftovers import netlink
 from leftovers.kinds import routes
@@ -139,7 +139,7 @@ def test_a_link_that_goes_down_makes_no_other_route() -> None:
     sh("ip", "route", "add", "10.1.0.0/24", "dev", "v0", "proto", "80")
     found = listed()
     sh("ip", "link", "set", "v1", "down")
-    assert "linkdown" in sh("ip", "route")
+    until(lambda: "linkdown" in sh("ip", "route"))  # the kernel tells it a moment later
     assert [obj.identity for obj in listed().values()] == [obj.identity for obj in found.values()]
     assert act("route", found.values()) == {}
     assert listed() == {}
