@@ -20,8 +20,8 @@ export MYPY_CACHE_DIR := $(CACHE)/mypy
 # What building needs is in debian/control; the rest is what the tests, the demo and the benchmark need.
 BUILD_DEPENDS := $(shell sed -n '/^Build-Depends:/,/^[^ B]/s/^ //p' debian/control)
 TEST_DEPENDS := \
-  debian-archive-keyring, iproute2, iptables, mmdebstrap, mount, nftables, procps, python3-debian, python3-nftables, \
-  piuparts, python3-psutil, python3-pyroute2, python3-pytest, python3-pytest-xdist, python3-yaml, systemd-container, \
+  debian-archive-keyring, iproute2, ipset, iptables, mmdebstrap, mount, nftables, piuparts, procps, python3-debian, \
+  python3-nftables, python3-psutil, python3-pyroute2, python3-pytest, python3-pytest-xdist, python3-yaml, systemd-container, \
   util-linux, util-linux-extra | util-linux (<< 2.42~)
 # A guest with a kernel of its own (tests/lab/guest.py), only for the full tests.
 FULL_DEPENDS := qemu-system-x86, qemu-utils, e2fsprogs

@@ -128,6 +128,10 @@ class Scope:
     directories: tuple[str, ...] = ()  # absolute paths of directories, sockets, symlinks
     accounts: tuple[str, ...] = ()  # users and groups
     sysctls: tuple[str, ...] = ()  # dotted names
+    routes: tuple[str, ...] = ()  # "protocol 80", "table 2004", "protocol 12 type blackhole"
+    addresses: tuple[str, ...] = ()  # links (fnmatch patterns) of which every address counts
+    nft_tables: tuple[str, ...] = ()  # "FAMILY NAME" of tables that are shared, whose rules count one by one
+    bpf: tuple[str, ...] = ()  # fnmatch patterns of pins' paths, and of programs' names
     elsewhere: tuple[str, ...] = ()  # what their records say of other machines
     relied: tuple[str, ...] = ()  # kinds that their records speak of: not to be able to list these is a fault
 

@@ -124,6 +124,10 @@ def ask(
         + tuple(path for product in products for path in product.places(records[product.name])),
         accounts=tuple(account for product in products for account in product.accounts),
         sysctls=tuple(sysctl for product in products for sysctl in product.sysctls),
+        routes=tuple(text for product in products for text in product.routes),
+        addresses=tuple(name for product in products for name in product.addresses),
+        nft_tables=tuple(table for product in products for table in product.nft_tables),
+        bpf=tuple(pattern for product in products for pattern in product.bpf),
         elsewhere=tuple(text for product in products for text in product.elsewhere(records[product.name])),
         relied=tuple(kind for product in products for kind in product.relies(records[product.name])),
     )

@@ -11,6 +11,7 @@ import os
 import struct
 
 __all__ = [
+    "bpf_obj_get",
     "die_with_parent",
     "fanotify_allow",
     "fanotify_exec_mark",
@@ -40,6 +41,9 @@ SYS_PIDFD_GETFD = 438  # likewise (5.6)
 LOOP_CLR_FD = 0x4C01
 TUNGETDEVNETNS = 0x54E3  # include/uapi/linux/if_tun.h
 PR_SET_PDEATHSIG = 1
+# bpf(2): its number on each architecture (asm/unistd.h; 280 is the generic one), and one of its commands.
+SYS_BPF = {"x86_64": 321, "i686": 357, "armv7l": 386, "ppc64le": 361, "s390x": 351}
+BPF_OBJ_GET = 7
 # include/uapi/linux/fanotify.h
 FAN_CLOEXEC = 0x1
 FAN_NONBLOCK = 0x2
@@ -109,6 +113,19 @@ def tun_netns(fd: int) -> int:
     """A file descriptor of the network namespace of the device that an open /dev/net/tun is for (drivers/net/tun.c,
     TUNGETDEVNETNS, Linux 5.2). Raises OSError."""
     return fcntl.ioctl(fd, TUNGETDEVNETNS)
+
+
+def bpf_obj_get(path: str) -> int:
+    """bpf(2), BPF_OBJ_GET: what is pinned at a path in a bpffs. Returns a file descriptor. Raises OSError."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    attributes = struct.pack("=QII", ctypes.addressof(name), 0, 0)
+    number = SYS_BPF.get(os.uname().machine, 280)
+    fd: int = libc.syscall(
+        ctypes.c_long(number), ctypes.c_int(BPF_OBJ_GET), ctypes.c_char_p(attributes), ctypes.c_uint(len(attributes))
+    )
+    if fd < 0:
+        raise oserror("bpf", path)
+    return fd
 
 
 def fanotify_init() -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from leftovers import kinds, products
 from leftovers.kinds import KINDS, Kind, survey_order
+from leftovers.kinds.routes import wanted
 from leftovers.model import Role, Verb
 from leftovers.products import NAMES, Product, load
 
@@ -16,7 +17,7 @@ SOURCE = Path(inspect.getfile(kinds)).parents[1]
 PRODUCTS = [load(name) for name in NAMES]
 # Each room, and the rooms below it from which it may import.
 FLOORS = [
-    {"errors", "exits", "syscalls"},
+    {"errors", "exits", "netlink", "syscalls"},
     {"model", "run", "host", "mountinfo"},
     {"conf", "evidence", "kinds", "ledger", "watcher"},
     {"daemons", "removal"},
@@ -72,6 +73,7 @@ def test_a_product(product: Product) -> None:
         assert rules and all(callable(rule) for rule in rules)
     assert all(re.fullmatch(r"(user|group|subuid|subgid) \S+", account) for account in product.accounts)
     assert all(re.fullmatch(r"[a-z0-9_.]+=\S+", sysctl) for sysctl in product.sysctls)
+    assert all(wanted(text) for text in product.routes)
     assert set(product.companions) <= set(NAMES) - {product.name}
     assert (product.stop is None) == (product.start is None), "what was stopped in vain is started again"
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from sandbox import private, sh
@@ -177,3 +178,64 @@ def test_many_rules_are_not_listed() -> None:
     # The first question after a large change waits for the kernel: the best of three is what asking costs.
     sparse = min(seconds(survey) for _ in range(3))
     assert sparse < seconds(lambda: sh("nft", "-j", "list", "ruleset")) / 4
+
+
+SHARED = """
+table ip cni_hostport {
+    chain hostports {
+    }
+    chain prerouting {
+        type nat hook prerouting priority -100
+    }
+}
+"""
+
+
+def shared() -> Object:
+    """A table that all runtimes share, of which a product knows these chains."""
+    found = survey()["ip cni_hostport"]
+    return replace(found, facts={**found.facts, "only_chains": ["hostports", "prerouting", "another"]})
+
+
+@private
+def test_a_shared_table_goes_when_nothing_is_left_in_it() -> None:
+    sh("nft", "-f", "-", stdin=THEIRS)
+    before = sh("nft", "-a", "list", "ruleset")
+    sh("nft", "-f", "-", stdin=SHARED)
+    assert act(shared()) == {}
+    assert sh("nft", "-a", "list", "ruleset") == before
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "add rule ip cni_hostport hostports accept",
+        "add rule ip cni_hostport prerouting jump hostports",
+        "add chain ip cni_hostport theirs",
+        "add set ip cni_hostport theirs { type ipv4_addr; }",
+        "add map ip cni_hostport theirs { type ipv4_addr : verdict; elements = { 10.0.0.1 : jump hostports }; }",
+        "add chain ip cni_hostport theirs; add rule ip cni_hostport theirs goto hostports",
+    ],
+)
+@private
+def test_a_shared_table_in_which_something_stays(left: str) -> None:
+    """Also what came after it was listed; nothing of it is touched, and other tables go."""
+    sh("nft", "-f", "-", stdin=SHARED + OURS)
+    asked = [shared(), survey()["inet incus"]]
+    sh("nft", left)
+    before = sh("nft", "-a", "list", "table", "ip", "cni_hostport")
+    assert act(*asked) == {"nft:ip cni_hostport": "something that stays is in it"}
+    assert sh("nft", "-a", "list", "table", "ip", "cni_hostport") == before
+    assert "inet incus" not in survey()
+
+
+@private
+def test_a_shared_table_made_anew_or_gone() -> None:
+    sh("nft", "-f", "-", stdin=SHARED)
+    old = shared()
+    sh("nft", "delete", "table", "ip", "cni_hostport")
+    assert act(old) == {}
+    sh("nft", "-f", "-", stdin=SHARED)
+    before = sh("nft", "-a", "list", "ruleset")
+    assert act(old) == {}
+    assert sh("nft", "-a", "list", "ruleset") == before

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -414,3 +415,122 @@ def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             "ip6tables rules (legacy): ip6tables-legacy-save: not installed (apt install iptables)",
         )
     )
+
+
+def services(backend: tuple[str, str], count: int) -> str:
+    """As kube-proxy leaves them: two chains and three rules for each service."""
+    address = "10.{}.{}.1" if backend[0] == "ip" else "fd00::{}:{}"
+    lines = ["*nat", ":KUBE-SERVICES - [0:0]"]
+    for i in range(count):
+        lines += [f":KUBE-SVC-{i:016d} - [0:0]", f":KUBE-SEP-{i:016d} - [0:0]"]
+    lines.append('-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES')
+    for i in range(count):
+        name = f'-m comment --comment "default/service{i}"'
+        lines += [
+            f"-A KUBE-SERVICES -d {address.format(i // 250, i % 250)} -p tcp {name} -j KUBE-SVC-{i:016d}",
+            f"-A KUBE-SVC-{i:016d} {name} -j KUBE-SEP-{i:016d}",
+            f"-A KUBE-SEP-{i:016d} -p tcp {name} -j RETURN",
+        ]
+    return "\n".join([*lines, "COMMIT", ""])
+
+
+@each_backend
+@private
+def test_thousands_of_chains_go_in_one_restore(backend: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    family, variant = backend
+    tool(backend, "-t", "nat", "-N", "KUBE-ADMIN")
+    tool(backend, "-t", "nat", "-A", "KUBE-ADMIN", "-j", "RETURN")
+    tool(backend, "-t", "nat", "-A", "PREROUTING", "-i", "eth0", "-j", "KUBE-ADMIN")
+    before = saved(backend)
+    sh(f"{xtables.TOOLS[family]}-{variant}-restore", "--noflush", stdin=services(backend, 2500))
+    objects = [object for object in survey() if "KUBE-S" in object.key]
+    assert len([object for object in objects if object.facts.get("user")]) == 5001
+    assert len(objects) == 5001 + 7501
+    restores: list[str] = []
+    real = xtables.restore
+
+    def counted(backend: tuple[str, str], lines: str, deadline: Deadline) -> None:
+        restores.append(lines)
+        real(backend, lines, deadline)
+
+    monkeypatch.setattr(xtables, "restore", counted)
+    monkeypatch.setattr(xtables, "one_by_one", None)
+    causes = XtablesRules().act(Host(), Verb.REMOVE, objects, Deadline(120))
+    assert causes == {} and len(restores) == 1
+    assert restores[0].count("\n-D ") == 1, "what is in a chain that goes needs no search of its own"
+    assert saved(backend) == before
+
+
+def shared(backend: tuple[str, str]) -> list[Object]:
+    """The chain of all port mappings of all runtimes, with the rules of two; ours and the chain are asked for."""
+    local = "10.1.0.9" if backend[0] == "ip" else "fd00::9"
+    nat = ("-t", "nat")
+    for chain in ("CNI-HOSTPORT-DNAT", "CNI-DN-theirs", "CNI-DN-ours"):
+        tool(backend, *nat, "-N", chain)
+    tool(backend, *nat, "-A", "PREROUTING", "-m", "addrtype", "--dst-type", "LOCAL", "-j", "CNI-HOSTPORT-DNAT")
+    for name, port in (("ours", "80"), ("theirs", "81")):
+        says = ("-m", "comment", "--comment", f'dnat name: "net" id: "{name}"')
+        tool(backend, *nat, "-A", "CNI-HOSTPORT-DNAT", "-p", "tcp", *says, "--dport", port, "-j", f"CNI-DN-{name}")
+        tool(backend, *nat, "-A", f"CNI-DN-{name}", "-p", "tcp", "-d", local, "-j", "RETURN")
+    return [
+        replace(object, facts={**object.facts, "only_empty": True})
+        if object.facts["chain"] == "CNI-HOSTPORT-DNAT" and object.facts.get("user")
+        else object
+        for object in survey()
+        if "theirs" not in object.key
+    ]
+
+
+@each_backend
+@private
+def test_a_shared_chain_loses_single_rules(backend: tuple[str, str]) -> None:
+    """And stays, with the jump to it, as long as somebody else has a rule in it."""
+    family, variant = backend
+    asked = [object for object in shared(backend) if object.facts.get("target") != "CNI-HOSTPORT-DNAT"]
+    before = saved(backend)
+    key = f"xtables:{family} {variant} nat -N CNI-HOSTPORT-DNAT"
+    causes = act(asked)
+    assert causes == {key: "holds 1 rules that stay"}
+    assert saved(backend).splitlines() == [line for line in before.splitlines() if "ours" not in line]
+
+
+@each_backend
+@private
+def test_a_shared_chain_goes_when_it_is_empty_and_nothing_jumps_to_it(backend: tuple[str, str]) -> None:
+    family, variant = backend
+    shared(backend)
+    for chain in ("CNI-HOSTPORT-DNAT", "CNI-DN-theirs"):
+        tool(backend, "-t", "nat", "-F", chain)
+    objects = [
+        replace(object, facts={**object.facts, "only_empty": True}) if object.facts.get("user") else object
+        for object in survey()
+    ]
+    key = f"xtables:{family} {variant} nat -N CNI-HOSTPORT-DNAT"
+    asked = [object for object in objects if object.id == key]
+    assert act(asked) == {key: "a rule of chain PREROUTING that stays jumps to it"}
+    asked += [object for object in objects if object.facts["chain"] == "PREROUTING"]
+    assert act(asked) == {}
+    assert "HOSTPORT" not in saved(backend) and ":CNI-DN-theirs" in saved(backend)
+
+
+@each_backend
+@private
+def test_a_shared_chain_that_gets_a_rule_under_way_stays(
+    backend: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not flushed, so the restore fails as a whole, and what can go goes with the next one."""
+    asked = [object for object in shared(backend) if object.facts["chain"] != "CNI-DN-ours"]
+    tool(backend, "-t", "nat", "-D", "CNI-HOSTPORT-DNAT", "2")
+    real, calls = xtables.restore, []
+
+    def late(*args: object) -> None:
+        if not calls:
+            tool(backend, "-t", "nat", "-A", "CNI-HOSTPORT-DNAT", "-j", "CNI-DN-theirs")
+        calls.append(args)
+        real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(xtables, "restore", late)
+    family, variant = backend
+    assert set(act(asked)) == {f"xtables:{family} {variant} nat -N CNI-HOSTPORT-DNAT"}
+    assert "-A CNI-HOSTPORT-DNAT -j CNI-DN-theirs" in saved(backend)
+    assert '"ours"' not in saved(backend)

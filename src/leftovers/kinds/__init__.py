@@ -7,20 +7,27 @@ what could bring something back goes first, what others stand on goes last.
 from __future__ import annotations
 
 from leftovers.kinds.accounts import Accounts
+from leftovers.kinds.addresses import Addresses
 from leftovers.kinds.apparmor import AppArmor
+from leftovers.kinds.bpf import BpfObjects
 from leftovers.kinds.cgroups import Cgroups
 from leftovers.kinds.elsewhere import Elsewhere
 from leftovers.kinds.files import Files
+from leftovers.kinds.ipsets import IpSets
+from leftovers.kinds.ipvs import VirtualServers
 from leftovers.kinds.kind import Kind, Look
 from leftovers.kinds.links import Links
 from leftovers.kinds.loops import LoopDevices
 from leftovers.kinds.mounts import Mounts
 from leftovers.kinds.netns import NetworkNamespaces
 from leftovers.kinds.nft import NftTables
+from leftovers.kinds.nft_rules import NftRules
 from leftovers.kinds.ovs import OpenVSwitch
 from leftovers.kinds.pools import StoragePools
 from leftovers.kinds.processes import Processes
 from leftovers.kinds.rbd import CephImages
+from leftovers.kinds.routes import Routes
+from leftovers.kinds.rules import RoutingRules
 from leftovers.kinds.sysctls import Sysctls
 from leftovers.kinds.units import Units
 from leftovers.kinds.xtables import XtablesRules
@@ -31,8 +38,15 @@ KINDS: tuple[Kind, ...] = (
     Units(),
     Processes(),
     XtablesRules(),
+    NftRules(),
     NftTables(),
+    IpSets(),
+    VirtualServers(),
     OpenVSwitch(),
+    BpfObjects(),
+    RoutingRules(),
+    Routes(),
+    Addresses(),
     Links(),
     NetworkNamespaces(),
     Mounts(),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -63,11 +65,20 @@ class NetworkNamespaces(Kind):
 
 def unpin(pin: str, inode: int) -> str:
     """Undo every mount of one namespace at a path, then remove the empty file that it was mounted on (ip-netns(8)).
+    What is at that path by now and is not the namespace stays, and is no failure: it is not what was asked for.
     Returns the cause of a failure, or ""."""
     try:
-        while os.stat(pin, follow_symlinks=False).st_ino == inode:
-            syscalls.umount2(pin, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-        os.unlink(pin)
+        undone = False
+        nsfs = os.stat("/proc/self/ns/net").st_dev  # numbers of other files may be the same
+        while ((status := os.stat(pin, follow_symlinks=False)).st_dev, status.st_ino) == (nsfs, inode):
+            try:
+                syscalls.umount2(pin, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise  # EINVAL: somebody else undid it as we looked
+            undone = True
+        if undone and stat.S_ISREG(status.st_mode) and not status.st_size:
+            os.unlink(pin)
     except FileNotFoundError:
         pass
     except OSError as error:

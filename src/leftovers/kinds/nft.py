@@ -8,6 +8,7 @@ installed, by `nft -j`: the same JSON either way (libnftables-json(5)).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from leftovers import netlink
 from leftovers.errors import ToolFault, ToolMissing, Unreadable
 from leftovers.host import Host
 from leftovers.kinds.kind import Kind, Look
@@ -28,7 +30,9 @@ FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 # linux/netfilter/nf_tables.h and linux/netlink.h
 NETLINK_NETFILTER = 12
 NFNL_SUBSYS_NFTABLES = 10
-NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETSET = 1, 4, 10
+NFT_MSG_GETTABLE, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_GETSET = 1, 2, 4, 5, 10
+NFNL_BATCH = (16, 17)  # NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END
+NLM_F_NONREC = 0x100
 NFTA_TABLE_NAME, NFTA_TABLE_HANDLE = 1, 4
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME = 1, 3
 NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS = 1, 2, 3
@@ -50,7 +54,11 @@ class NftTables(Kind):
     title = "nft tables"
 
     def survey(self, look: Look) -> Listing:
-        """Key "FAMILY NAME"; identity (family, name, handle); facts family, name, handle, chains, sets."""
+        """Key "FAMILY NAME"; identity (family, name, handle); facts family, name, handle, chains, sets.
+
+        What a product says of a table that others may use, too, stands in `only_chains`: it goes when no rule is left
+        in it, and no set, and no chain but these.
+        """
         if not in_kernel(look.host):
             return Listing()
         try:
@@ -60,21 +68,56 @@ class NftTables(Kind):
         return Listing(objects)
 
     def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
-        left = list(objects)
-        for _ in range(ATTEMPTS):
-            if not left:
-                return {}
-            try:
-                delete(left, deadline)
-                return {}
-            except ToolMissing as fault:
-                return {object.id: str(fault) for object in left}
-            except ToolFault:
-                present = still_there(left)
-                if len(present) == len(left):
-                    break  # none had vanished: one of them cannot be deleted, and must not hinder the others
-                left = present
-        return one_by_one(left, deadline)
+        shared = [object for object in objects if "only_chains" in object.facts]
+        causes = {object.id: cause for object in shared if (cause := delete_empty(object))}
+        return {**causes, **delete_all([object for object in objects if "only_chains" not in object.facts], deadline)}
+
+
+def delete_all(objects: Sequence[Object], deadline: Deadline) -> dict[str, str]:
+    """Delete tables with all that is in them. Returns causes by object id."""
+    left = list(objects)
+    for _ in range(ATTEMPTS):
+        if not left:
+            return {}
+        try:
+            delete(left, deadline)
+            return {}
+        except ToolMissing as fault:
+            return {object.id: str(fault) for object in left}
+        except ToolFault:
+            present = still_there(left)
+            if len(present) == len(left):
+                break  # none had vanished: one of them cannot be deleted, and must not hinder the others
+            left = present
+    return one_by_one(left, deadline)
+
+
+def delete_empty(object: Object) -> str:
+    """Delete a table that nobody uses any more, and its chains, in one transaction. With NLM_F_NONREC the kernel itself
+    refuses a chain with rules in it or jumps to it, and a table with other chains or sets (Linux 4.18). Returns the
+    cause of a failure, or ""."""
+    family, name, handle = str(object.identity[0]), str(object.identity[1]), int(object.identity[2])
+    number = next(number for number, known in FAMILIES.items() if known == family)
+    head, subsystem = GENERIC.pack(number, 0, 0), NFNL_SUBSYS_NFTABLES << 8
+    bound = struct.pack("=BB", 0, 0) + struct.pack("!H", NFNL_SUBSYS_NFTABLES)
+    table = os.fsencode(name) + b"\0"
+    requests = [netlink.Request(NFNL_BATCH[0], bound)]
+    try:
+        for chain in names_by_table("chain").get((family, name), ()):
+            if chain in object.facts["only_chains"]:
+                body = netlink.attribute(NFTA_CHAIN_TABLE, table)
+                body += netlink.attribute(NFTA_CHAIN_NAME, os.fsencode(chain) + b"\0")
+                requests.append(netlink.Request(subsystem | NFT_MSG_DELCHAIN, head + body, NLM_F_NONREC))
+        body = netlink.attribute(NFTA_TABLE_HANDLE, handle.to_bytes(8, "big"))
+        requests.append(netlink.Request(subsystem | NFT_MSG_DELTABLE, head + body, NLM_F_NONREC))
+        said = set(netlink.batch([*requests, netlink.Request(NFNL_BATCH[1], bound)]).values())
+        if not said or not still_there([object]):
+            return ""
+    except Unreadable as fault:
+        return str(fault)
+    except OSError as error:
+        return error.strerror or str(error)
+    return "something that stays is in it" if errno.EBUSY in said else os.strerror(min(said))
 
 
 def one_by_one(objects: Sequence[Object], deadline: Deadline) -> dict[str, str]:

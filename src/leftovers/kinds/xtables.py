@@ -125,7 +125,8 @@ class XtablesRules(Kind):
         """Key "FAMILY BACKEND TABLE -A CHAIN TEXT" or "... -N CHAIN".
 
         facts of a rule: family, backend, table, chain, rule, comment, target, interfaces, macs.
-        facts of a chain: family, backend, table, chain, user (true), references, rules.
+        facts of a chain: family, backend, table, chain, user (true), references, rules. What a product says of a chain
+        that others may use, too, stands in `only_empty`: it goes without what is in it, and only when that is nothing.
         """
         objects: list[Object] = []
         faults: list[str] = []
@@ -386,17 +387,18 @@ def choose(saved: Saved, objects: Sequence[Object]) -> Batch:
     """Which of `objects` are there now and can go. What had vanished is in neither list.
 
     A chain that is jumped to by a rule that stays, or that holds more rules than it did when it was listed,
-    stays: flushing it would take somebody else's rules.
+    stays: flushing it would take somebody else's rules. One that is `only_empty` also stays for any that stays in it.
     """
     batch = Batch()
     there = Counter((rule.table, rule.line) for rule in saved.rules)
+    known = set(saved.chains)
     rules = {(rule.table, rule.line): rule for rule in saved.rules}
     going: Counter[tuple[str, str]] = Counter()
     chains: dict[tuple[str, str], Object] = {}
     for object in objects:
         table, line, n = str(object.identity[2]), str(object.identity[3]), int(object.identity[4])
         if line.startswith("-N "):
-            if (table, line[3:]) in saved.chains:
+            if (table, line[3:]) in known:
                 chains[table, line[3:]] = object
         elif n <= there[table, line]:
             batch.rules.append((object, rules[table, line]))
@@ -406,6 +408,11 @@ def choose(saved: Saved, objects: Sequence[Object]) -> Batch:
     for name, object in list(chains.items()):
         if holds[name] > int(object.facts.get("rules", holds[name])):
             batch.causes[object.id] = f"holds {holds[name]} rules now, {object.facts['rules']} when it was listed"
+            del chains[name]
+    leaving = Counter((rule.table, rule.chain) for _, rule in batch.rules)
+    for name, object in list(chains.items()):
+        if object.facts.get("only_empty") and holds[name] > leaving[name]:
+            batch.causes[object.id] = f"holds {holds[name] - leaving[name]} rules that stay"
             del chains[name]
 
     staying = (there - going).keys() if chains else ()
@@ -430,10 +437,14 @@ def restore_all(backend: Backend, batch: Batch, deadline: Deadline) -> None:
     if backend == ("bridge", "legacy"):
         # ebtables-legacy-restore always flushes.
         raise ToolFault("ebtables-legacy-restore", "has no --noflush")
-    for _, rule in batch.rules:
+    # What is in a chain that is flushed goes with that: to look for each of thousands of rules in its chain is what
+    # makes a restore slow.
+    flushed = {chain_of(object) for object in batch.chains if not object.facts.get("only_empty")}
+    rules = [rule for _, rule in batch.rules if (rule.table, rule.chain) not in flushed]
+    for rule in rules:
         if not restorable(rule):
             delete_rule(backend, rule, deadline)
-    lines = script([rule for _, rule in batch.rules if restorable(rule)], batch.chains)
+    lines = script([rule for rule in rules if restorable(rule)], batch.chains)
     if lines:
         restore(backend, lines, deadline)
 
@@ -450,9 +461,15 @@ def script(rules: Sequence[Rule], chains: Sequence[Object]) -> str:
         tables.setdefault(rule.table, []).append(f"-D {rule.chain} {rule.text}")
     for step in ("-F", "-X"):
         for object in chains:
-            table, line = str(object.identity[2]), str(object.identity[3])
-            tables.setdefault(table, []).append(f"{step} {line[3:]}")
+            table, chain = chain_of(object)
+            # Without the flush, the restore fails if there came a rule in the meantime.
+            if step == "-X" or not object.facts.get("only_empty"):
+                tables.setdefault(table, []).append(f"{step} {chain}")
     return "".join(f"*{table}\n" + "\n".join(lines) + "\nCOMMIT\n" for table, lines in tables.items())
+
+
+def chain_of(object: Object) -> tuple[str, str]:
+    return str(object.identity[2]), str(object.identity[3]).removeprefix("-N ")
 
 
 def restore(backend: Backend, lines: str, deadline: Deadline) -> None:
@@ -481,8 +498,8 @@ def delete_chain(backend: Backend, object: Object, deadline: Deadline) -> None:
     if backend != ("bridge", "legacy"):
         restore(backend, script([], [object]), deadline)
         return
-    table, chain = str(object.identity[2]), str(object.identity[3])[3:]
-    for step in ("-F", "-X"):
+    table, chain = chain_of(object)
+    for step in ("-X",) if object.facts.get("only_empty") else ("-F", "-X"):
         run(["ebtables-legacy", "--concurrent", "-t", table, step, chain], package="ebtables")
 
 

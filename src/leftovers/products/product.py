@@ -37,6 +37,10 @@ class Product:
     directories what it declares on disk
     accounts    "TYPE NAME" of users, groups and id ranges that its packages add (only ever reported)
     sysctls     "NAME=VALUE" that it sets for the whole host (only ever reported)
+    routes      which routes to look at: "protocol 80", "table 2004", "protocol 12 type blackhole"; no others are listed
+    addresses   links (fnmatch patterns) that stay when it goes, whose addresses are to be looked at
+    nft_tables  "FAMILY NAME" of tables that it shares with others: their rules are looked at one by one
+    bpf         patterns of the paths that it pins BPF objects at, and of the names of its programs
     readers     sources of records, the best first
     places      what of the host's files its records point to: paths to be looked at besides `directories`
     elsewhere   what its records say of other machines: one line each (only ever reported)
@@ -67,6 +71,10 @@ class Product:
     directories: tuple[Directory, ...] = ()
     accounts: tuple[str, ...] = ()
     sysctls: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    nft_tables: tuple[str, ...] = ()
+    bpf: tuple[str, ...] = ()
     readers: tuple[Reader, ...] = ()
     places: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     elsewhere: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
