@@ -9,7 +9,7 @@ from leftovers.products.product import Directory, Product, Reader
 
 __all__ = ["NAMES", "Directory", "Product", "Reader", "load", "with_companions"]
 
-NAMES = ("incus", "lxd", "lxcfs")
+NAMES = ("incus", "lxd", "lxcfs", "microk8s")
 
 
 def load(name: str) -> Product:

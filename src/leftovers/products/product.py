@@ -32,6 +32,7 @@ class Product:
     title       what people read
     packages    the packages that can hold its daemon
     daemons     the daemon's file, in all layouts: the product is installed while one of them exists
+    snaps       the snaps that are the product: it is installed while snapd has one of them
     units       its systemd units (names or fnmatch patterns)
     directories what it declares on disk
     accounts    "TYPE NAME" of users, groups and id ranges that its packages add (only ever reported)
@@ -55,7 +56,8 @@ class Product:
     name: str
     title: str
     packages: tuple[str, ...]
-    daemons: tuple[str, ...]
+    daemons: tuple[str, ...] = ()
+    snaps: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     directories: tuple[Directory, ...] = ()
     accounts: tuple[str, ...] = ()

@@ -1,0 +1,62 @@
+"""Products that bring a containerd of their own, and mostly a Kubernetes: their leftovers have the same shapes.
+
+`product` makes a product's description from its Runtime and from what else is different. Sources: containerd, runc,
+containernetworking/{cni,plugins}, kubernetes, projectcalico/calico, cilium, flannel; each rule names its own.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from leftovers import claims
+from leftovers.claims import Rule
+from leftovers.kinds import KINDS
+from leftovers.products.containers import firewall, network, processes, reading, storage
+from leftovers.products.containers.names import Runtime, rules
+from leftovers.products.product import Product
+
+__all__ = ["Runtime", "product"]
+
+
+def product(runtime: Runtime, **different: Any) -> Product:
+    """The description of a product. `different` has what Runtime has no word for: snaps, packages, units ..."""
+    kinds = {kind.name for kind in KINDS}
+    units: tuple[str, ...] = different.get("units", ())
+    by_kind: dict[str, tuple[Rule, ...]] = {
+        "unit": (claims.declared_unit(*units),),
+        "process": rules(runtime, *processes.PROCESSES),
+        "cgroup": rules(runtime, *processes.CGROUPS),
+        "netns": rules(runtime, processes.netns),
+        "mount": rules(runtime, storage.mount),
+        "link": rules(runtime, *network.LINKS),
+        "xtables": rules(runtime, *firewall.XTABLES),
+        "nft": rules(runtime, firewall.table),
+        "loop": (claims.backed_below(runtime.directory, "", "the device of a volume"),),
+        "apparmor": rules(runtime, firewall.profile),
+        "file": rules(runtime, *storage.RULES),
+        "account": (claims.reported(f"made for {runtime.title}"),),
+        "sysctl": (claims.reported(f"{runtime.title} sets it; what stood before is not known"),),
+    }
+    by_kind |= {kind: rules(runtime, *some) for kind, some in {**network.LATER, **firewall.LATER}.items()}
+    return Product(
+        name=runtime.name,
+        title=runtime.title,
+        directories=storage.directories(runtime),
+        readers=tuple(
+            partial(reader, runtime)
+            for reader in (
+                reading.read_places,
+                reading.read_shims,
+                reading.read_disk,
+                reading.read_shared,
+                reading.read_cni,
+                reading.read_marked,
+                reading.read_logs,
+            )
+        ),
+        places=partial(reading.places, runtime),
+        rules={kind: some for kind, some in by_kind.items() if kind in kinds},
+        recall=frozenset({"process", "link", "mount", "cgroup", "loop", "netns"}),
+        **different,
+    )
