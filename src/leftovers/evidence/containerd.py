@@ -1,9 +1,9 @@
 """What a containerd and its shims have on disk: bundles, sandboxes, runc's states, sockets and fifos.
 
 Layout: containerd core/runtime/v2/{bundle,binary,shim_manager}.go, internal/cri/server (sandboxes),
-pkg/shim/util_unix.go (sockets), cmd/containerd-shim-runc-v2/process/{utils,init}.go (runc's directory); runc libcontainer/container.go
-(state.json). Only a bundle's directory is one containerd's own. What lies below /run/containerd is shared by all that
-root runs, so there an id must be known from elsewhere.
+pkg/shim/util_unix.go (sockets), cmd/containerd-shim-runc-v2/process/{utils,init}.go (runc's directory); runc
+libcontainer/container.go (state.json). Only a bundle's directory is one containerd's own. What lies below
+/run/containerd is shared by all that root runs, so there an id must be known from elsewhere.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ CONTAINER, SHIM, DAEMON = "a container's process", "a container's shim", "a prog
 # In which order they are ended: who would start something again, the containers, who looks after them.
 DAEMONS, CONTAINERS, SHIMS = 0, 1, 2
 # internal/cri/server/podsandbox/helpers_linux.go, getCgroupsPath; pkg/kubelet/cm/cgroup_manager_linux.go.
-SCOPE = re.compile(r"(?:[A-Za-z0-9.]+-)?(?P<id>[0-9a-f]{64})(?:\.scope)?\Z")
+SCOPE = re.compile(r"(?:[A-Za-z0-9.-]+-)?(?P<id>[0-9a-f]{64})(?:\.scope)?\Z")
 POD = re.compile(r"(?:kubepods(?:-burstable|-besteffort)?-)?pod(?P<uid>[0-9a-f_-]{32,36})(?:\.slice)?\Z")
 PARENTS = re.compile(r"/kubepods(\.slice)?(/(kubepods-)?(burstable|besteffort)(\.slice)?)?\Z")
 # pkg/netns/netns_linux.go: a random UUID, in the host's directory or below the daemon's --state.
