@@ -819,7 +819,7 @@ def test_logs_of_its_pods(host: Machine) -> None:
         host.file(path, "symlink" if id else "directory")
         host.record("log", path, "disk", uid=uid, id=id)
     gone = [id for id in host.gone() if id.startswith("file:")]
-    assert sorted(gone) == sorted(f"file:{path}" for path, (uid, id) in entries.items() if UID == uid or id == INNER)
+    assert sorted(gone) == sorted(f"file:{path}" for path, (uid, id) in entries.items() if uid == UID or id == INNER)
 
 
 def test_its_own_directory(host: Machine) -> None:

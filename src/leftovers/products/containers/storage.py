@@ -194,6 +194,9 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
         return None
     what = "containerd" if path.startswith("/run/containerd") else "kube" if path in LOGS else "cni"
     said = Evidence("disk", f"holds nothing that is not {runtime.possessive}")
+    if network and any(case.is_proven("file", f"{path}/{name}") for name in facts["entries"]):
+        # The name may be another's too, who makes it again for his next lease.
+        return Finding("the leases of a network, all gone", (said,), facts={"only_hollow": True})
     return shared(
         runtime, case, what, "a directory of containers, empty", said, f"rmdir {path}", facts={"only_hollow": True}
     )
