@@ -69,9 +69,12 @@ MICROK8S = Containerd(
     "k8s-pod-network",
 )
 OTHER = Containerd(
-    "/run/containerd/containerd.sock", "/run/containerd", "/run/lab/b/containerd-shim-runc-v2",
-    "/system.slice/containerd.service", "admin-net",
-)  # fmt: skip
+    "/run/containerd/containerd.sock",
+    "/run/containerd",
+    "/run/lab/b/containerd-shim-runc-v2",
+    "/system.slice/containerd.service",
+    "admin-net",
+)
 
 
 @dataclass(frozen=True)
@@ -157,9 +160,13 @@ def spawn(exe: str, cwd: str, cgroup: str, argv: list[str], program: str) -> sub
 
     os.makedirs(f"/sys/fs/cgroup{cgroup}", exist_ok=True)
     return subprocess.Popen(
-        [exe, "-S", "-c", program, *argv], executable=copy(exe) if not os.path.exists(exe) else exe, cwd=cwd,
-        env={"PYTHONHOME": "/usr", "PATH": "/usr/bin:/bin"}, stdin=subprocess.DEVNULL, preexec_fn=enter,
-    )  # fmt: skip
+        [exe, "-S", "-c", program, *argv],
+        executable=copy(exe) if not os.path.exists(exe) else exe,
+        cwd=cwd,
+        env={"PYTHONHOME": "/usr", "PATH": "/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+        preexec_fn=enter,
+    )
 
 
 def tmpfs(point: str, source: str = "tmpfs") -> None:
@@ -192,10 +199,23 @@ def start(pod: Pod) -> subprocess.Popen[bytes]:
         write(f"/run/containerd/fifo/{id[:9]}/{id}-stdout")
     tmpfs(f"{pod.of.state}/io.containerd.grpc.v1.cri/sandboxes/{pod.sandbox}/shm", "shm")
     shim = spawn(
-        pod.of.exe, pod.bundle(pod.sandbox), pod.of.service,
-        [pod.what, f"{pod.cgroup}/{pod.sandbox}", f"{pod.cgroup}/{inner}", pod.pid_file,
-         "-namespace", "k8s.io", "-id", pod.sandbox, "-address", pod.of.address], SHIM,
-    )  # fmt: skip
+        pod.of.exe,
+        pod.bundle(pod.sandbox),
+        pod.of.service,
+        [
+            pod.what,
+            f"{pod.cgroup}/{pod.sandbox}",
+            f"{pod.cgroup}/{inner}",
+            pod.pid_file,
+            "-namespace",
+            "k8s.io",
+            "-id",
+            pod.sandbox,
+            "-address",
+            pod.of.address,
+        ],
+        SHIM,
+    )
     until(lambda: os.path.exists(pod.pid_file))
     pid = pid_of(pod)
     until(lambda: os.readlink(f"/proc/{pid}/exe").endswith("sleep"))
@@ -213,8 +233,15 @@ def pid_of(pod: Pod) -> int:
 
 def published(pod: Pod) -> None:
     """What CNI's plugins make for a pod with a published port."""
-    result = {"kind": "cniCacheV1", "containerId": pod.sandbox, "networkName": pod.of.network, "ifName": "eth0",
-              "netns": f"/var/run/netns/{pod.pin}", "config": "", "result": {}}  # fmt: skip
+    result = {
+        "kind": "cniCacheV1",
+        "containerId": pod.sandbox,
+        "networkName": pod.of.network,
+        "ifName": "eth0",
+        "netns": f"/var/run/netns/{pod.pin}",
+        "config": "",
+        "result": {},
+    }
     write(f"/var/lib/cni/results/{pod.of.network}-{pod.sandbox}-eth0", json.dumps(result))
     write(f"/var/lib/cni/networks/{pod.of.network}/10.1.64.2", f"{pod.sandbox}\r\neth0")
     write(f"/var/lib/cni/networks/{pod.of.network}/lock", "")
@@ -222,7 +249,10 @@ def published(pod: Pod) -> None:
     note = f'name: "{pod.of.network}" id: "{pod.sandbox}"'.replace('"', '\\"')
     # Not in the restore: to declare a chain there empties it.
     sh("iptables-nft", "-t", "nat", "-N", "CNI-HOSTPORT-DNAT", check=False)
-    sh("iptables-nft-restore", "--noflush", stdin=f"""*nat
+    sh(
+        "iptables-nft-restore",
+        "--noflush",
+        stdin=f"""*nat
 :{own} - [0:0]
 :{ports} - [0:0]
 -A {own} -d 10.1.64.0/24 -j ACCEPT
@@ -230,7 +260,8 @@ def published(pod: Pod) -> None:
 -A POSTROUTING -s 10.1.64.2/32 -m comment --comment "{note}" -j {own}
 -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat {note}" -j {ports}
 COMMIT
-""")  # fmt: skip
+""",
+    )
     if "CNI-HOSTPORT-DNAT" not in sh("iptables-nft", "-t", "nat", "-S", "PREROUTING"):
         sh(
             "iptables-nft",
@@ -320,8 +351,21 @@ def admin() -> dict[str, subprocess.Popen[bytes]]:
     }
 
 
-PLACES = ("/var/snap", "/var/lib/cni", "/var/lib/kubelet", "/var/log/pods", "/run/containerd", "/run/netns", "/run/calico",
-          "/etc/cni", "/opt/cni", "/etc/sysctl.d", "/etc/systemd/system", "/etc/apparmor.d", "/srv")  # fmt: skip
+PLACES = (
+    "/var/snap",
+    "/var/lib/cni",
+    "/var/lib/kubelet",
+    "/var/log/pods",
+    "/run/containerd",
+    "/run/netns",
+    "/run/calico",
+    "/etc/cni",
+    "/opt/cni",
+    "/etc/sysctl.d",
+    "/etc/systemd/system",
+    "/etc/apparmor.d",
+    "/srv",
+)
 
 
 def files() -> list[str]:

@@ -51,8 +51,11 @@ def host(tmp_path: pathlib.Path) -> Host:
 def write(host: Host, path: str, content: Any) -> None:
     target = pathlib.Path(host.path(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content if isinstance(content, bytes) else
-                       (content if isinstance(content, str) else json.dumps(content)).encode())  # fmt: skip
+    target.write_bytes(
+        content
+        if isinstance(content, bytes)
+        else (content if isinstance(content, str) else json.dumps(content)).encode()
+    )
 
 
 def test_names_that_are_computed() -> None:
@@ -69,11 +72,20 @@ def test_a_result_as_it_is(host: Host) -> None:
     (record,), faults = cni.read_results(host)
     assert faults == [] and record.name == f"/var/lib/cni/results/{NAME}"
     assert record.facts == {
-        "id": ID, "network": "k8s-pod-network", "ifname": "eth0", "netns": "/var/run/netns/cni-1", "pod": "web-0",
-        "pod_namespace": "default", "links": ["cali12345678901"], "addresses": ["10.1.64.2/32"],
-        "gateways": ["10.1.64.1"], "plugins": ["calico", "bandwidth", "portmap"], "bridges": [], "devices": [],
+        "id": ID,
+        "network": "k8s-pod-network",
+        "ifname": "eth0",
+        "netns": "/var/run/netns/cni-1",
+        "pod": "web-0",
+        "pod_namespace": "default",
+        "links": ["cali12345678901"],
+        "addresses": ["10.1.64.2/32"],
+        "gateways": ["10.1.64.1"],
+        "plugins": ["calico", "bandwidth", "portmap"],
+        "bridges": [],
+        "devices": [],
         "paths": ["/var/snap/microk8s/current/args/cni-network/calico-kubeconfig"],
-    }  # fmt: skip
+    }
 
 
 def test_configurations_of_other_plugins() -> None:
@@ -148,8 +160,10 @@ def test_leases(host: Host) -> None:
     write(host, f"{base}/file", "")
     records, faults = cni.read_leases(host)
     assert {(record.facts["address"], record.facts["id"], record.facts["ifname"]) for record in records} == {
-        ("10.1.64.2", ID, "eth0"), ("10.1.64.3", ID, ""), ("fd00::3", ID, "eth0")
-    }  # fmt: skip
+        ("10.1.64.2", ID, "eth0"),
+        ("10.1.64.3", ID, ""),
+        ("fd00::3", ID, "eth0"),
+    }
     assert len(faults) == 3
 
 
@@ -166,6 +180,7 @@ def test_configurations(host: Host) -> None:
     os.symlink("real", host.path("/srv/net.d"))
     records, faults = cni.read_conf(host, "/srv/net.d")
     assert [(record.name, record.facts["network"]) for record in records] == [
-        ("/srv/net.d/10-calico.conflist", "k8s-pod-network"), ("/srv/net.d/99-broken.conf", "")
-    ]  # fmt: skip
+        ("/srv/net.d/10-calico.conflist", "k8s-pod-network"),
+        ("/srv/net.d/99-broken.conf", ""),
+    ]
     assert len(faults) == 1 and cni.read_conf(host, "/none") == ([], [])

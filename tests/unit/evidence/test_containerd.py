@@ -79,11 +79,19 @@ def test_a_bundle_as_it_is(disk: Disk) -> None:
     records, faults = disk.read()
     assert faults == [] and set(records) == {f"k8s.io/{each}" for each in (SANDBOX, INNER, "d" * 64)}
     assert records[f"k8s.io/{SANDBOX}"].facts == {
-        "namespace": "k8s.io", "id": SANDBOX, "bundle": path, "cgroup": f"/kubepods/besteffort/pod1/{SANDBOX}",
-        "netns": "/var/run/netns/cni-1", "pid": 4711, "sandbox": SANDBOX, "pod": "web-0", "pod_namespace": "default",
-        "pod_uid": POD["io.kubernetes.cri.sandbox-uid"], "shim": "/snap/microk8s/7000/bin/containerd-shim-runc-v2",
+        "namespace": "k8s.io",
+        "id": SANDBOX,
+        "bundle": path,
+        "cgroup": f"/kubepods/besteffort/pod1/{SANDBOX}",
+        "netns": "/var/run/netns/cni-1",
+        "pid": 4711,
+        "sandbox": SANDBOX,
+        "pod": "web-0",
+        "pod_namespace": "default",
+        "pod_uid": POD["io.kubernetes.cri.sandbox-uid"],
+        "shim": "/snap/microk8s/7000/bin/containerd-shim-runc-v2",
         "socket": "/run/containerd/s/ab",
-    }  # fmt: skip
+    }
     assert records[f"k8s.io/{INNER}"].facts["bundle"] == ""
     assert records[f"k8s.io/{'d' * 64}"].facts["sandbox"] == "d" * 64
 
@@ -178,9 +186,14 @@ def test_runc_s_state(disk: Disk) -> None:
     }
     disk.write(f"/run/containerd/runc/k8s.io/{SANDBOX}/state.json", state)
     assert runc(disk)[f"k8s.io/{SANDBOX}"] == {
-        "namespace": "k8s.io", "id": SANDBOX, "path": f"/run/containerd/runc/k8s.io/{SANDBOX}", "pid": 4711,
-        "start": 123456, "bundle": f"{STATE}/{containerd.TASKS}/k8s.io/{SANDBOX}", "cgroups": ["/sys/fs/cgroup/kubepods/x"],
-    }  # fmt: skip
+        "namespace": "k8s.io",
+        "id": SANDBOX,
+        "path": f"/run/containerd/runc/k8s.io/{SANDBOX}",
+        "pid": 4711,
+        "start": 123456,
+        "bundle": f"{STATE}/{containerd.TASKS}/k8s.io/{SANDBOX}",
+        "cgroups": ["/sys/fs/cgroup/kubepods/x"],
+    }
 
 
 @pytest.mark.parametrize(

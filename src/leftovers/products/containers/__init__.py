@@ -6,6 +6,7 @@ containernetworking/{cni,plugins}, kubernetes, projectcalico/calico, cilium, fla
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,21 @@ from leftovers.products.containers.names import Runtime, rules
 from leftovers.products.product import Product
 
 __all__ = ["Runtime", "product"]
+
+# What kinds list only where a product asks for it.
+ASKED = {
+    "routes": ("protocol 80", "protocol 12 type blackhole"),
+    "nft_tables": ("inet cni_plugins_masquerade", "ip cni_hostport", "ip6 cni_hostport"),
+    "bpf": (
+        *(
+            "/sys/fs/bpf/tc/globals/cali_*",
+            "/sys/fs/bpf/tc/globals/cilium_*",
+            "/sys/fs/bpf/calico",
+            "/sys/fs/bpf/cilium",
+        ),
+        *("cali_*", "cil_*"),
+    ),
+}
 
 
 def product(runtime: Runtime, **different: Any) -> Product:
@@ -39,6 +55,7 @@ def product(runtime: Runtime, **different: Any) -> Product:
         "sysctl": (claims.reported(f"{runtime.title} sets it; what stood before is not known"),),
     }
     by_kind |= {kind: rules(runtime, *some) for kind, some in {**network.LATER, **firewall.LATER}.items()}
+    asked = {name: what for name, what in ASKED.items() if name in {field.name for field in fields(Product)}}
     return Product(
         name=runtime.name,
         title=runtime.title,
@@ -58,5 +75,6 @@ def product(runtime: Runtime, **different: Any) -> Product:
         places=partial(reading.places, runtime),
         rules={kind: some for kind, some in by_kind.items() if kind in kinds},
         recall=frozenset({"process", "link", "mount", "cgroup", "loop", "netns"}),
+        **asked,
         **different,
     )

@@ -116,8 +116,11 @@ def shared_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         else:
             continue
         tool = "iptables" if obj.facts["family"] == "ip" else "ip6tables"
+        # Portmap's chains may have got a rule of somebody else's since: these go when they are empty.
+        more = {"only_empty": True} if what == "cni" and obj.facts.get("user") else {}
         words = f"-X {chain}" if obj.facts.get("user") else f"-D {chain} {obj.facts.get('rule', '')}"
-        return shared(runtime, case, what, f"a rule or chain {whose}", said, f"{tool} -t {obj.facts['table']} {words}")
+        advice = f"{tool} -t {obj.facts['table']} {words}"
+        return shared(runtime, case, what, f"a rule or chain {whose}", said, advice, facts=more)
     return None
 
 
@@ -187,15 +190,20 @@ def ipset(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 def bpf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """What Calico and Cilium pin in the file system of BPF (felix/bpf/bpfdefs; facts: kubernetes, 5). Shown: a program
-    that is still attached works on, and who unpins it in the wrong order loses the host's traffic."""
-    path = str(obj.facts.get("path") or obj.facts.get("pin") or obj.key)
-    name = path.rpartition("/")[2]
+    """What Calico and Cilium pin in the file system of BPF, and what they attach (felix/bpf/bpfdefs, cilium bpf/).
+    Only shown: what is attached to a card of the host's or to its root cgroup works on, and who unpins the maps of such
+    a program loses the host's traffic."""
+    path = str(obj.facts.get("path") or "")
+    name = str(obj.facts.get("name") or path.rpartition("/")[2])
     what = "cilium" if name.startswith(("cilium_", "cil_")) or "/cilium/" in path else ""
     what = what or ("calico" if name.startswith(("cali_", "calico_", "xdp_cali_")) else "")
     if not what:
         return None
-    said = Evidence("kernel", f"pinned at {path}")
+    attach = str(obj.facts.get("attach") or "")
+    said = Evidence("kernel", f"program {name} is attached to {attach}" if attach else f"pinned at {path}")
+    if attach:
+        # Names are cut at 15 characters, and anybody may give one: what is attached is only ever told.
+        return Finding(f"perhaps a program of {what.capitalize()}'s", (said,), proven=False, role=Role.ADMIN)
     finding = shared(runtime, case, what, f"a BPF object of {what.capitalize()}'s", said, f"rm {path}")
     if finding is None or finding.role is Role.HELD:
         return finding

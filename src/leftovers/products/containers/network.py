@@ -240,7 +240,8 @@ def address(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 def ipvs(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """A virtual server of kube-proxy's: its address is on kube-ipvs0. The table is the whole host's (keepalived)."""
+    """A virtual server of kube-proxy's: its address is on kube-ipvs0. The table is the whole host's (keepalived), so
+    it is only shown."""
     dummy = next((link for link in case.proven("link") if link.key == "kube-ipvs0"), None)
     if (
         dummy is None
@@ -249,7 +250,8 @@ def ipvs(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     ):
         return None
     said = Evidence("kernel", f"{obj.facts['address']} is an address of kube-ipvs0")
-    return Finding("a virtual server of kube-proxy's", (said,))
+    service = str(obj.facts.get("service", ""))
+    return Finding("a virtual server of kube-proxy's", (said,), proven=False, advice=f"ipvsadm -D {service}")
 
 
 LATER = {"route": (route,), "rule": (policy,), "address": (address,), "ipvs": (ipvs,)}
