@@ -17,6 +17,8 @@ from incus_like import copy, overlay, write
 from sandbox import sh
 from things import until
 
+from leftovers.kinds import KINDS
+
 COMMON = "/var/snap/microk8s/common"
 KUBELET = f"{COMMON}/var/lib/kubelet"
 SERVICE = "/system.slice/snap.microk8s.daemon-containerd.service"
@@ -312,6 +314,11 @@ def microk8s() -> list[subprocess.Popen[bytes]]:
     bind("/srv/with space", f"{pod}/volume-subpaths/with space/web/1")
     bind("/srv/remote", f"{KUBELET}/plugins/kubernetes.io/csi/nfs.csi.k8s.io/{'5' * 64}/globalmount")
     sh("iptables-nft-restore", "--noflush", stdin=RULES)
+    # Only where there are kinds for these.
+    if "route" in {kind.name for kind in KINDS}:
+        sh("ip", "route", "add", "blackhole", "10.1.64.0/26", "proto", "80")
+    if "address" in {kind.name for kind in KINDS}:
+        sh("ip", "address", "add", "10.0.1.1/32", "dev", "lo", "label", "lo:microk8s")
     sh(
         "nft",
         "-f",
@@ -337,6 +344,8 @@ def admin() -> dict[str, subprocess.Popen[bytes]]:
     sh("ip", "netns", "add", "cni-0badcafe-1111-2222-3333-444455556666")
     sh("ip", "link", "add", "cali0badcafe000", "type", "veth", "peer", "name", "vethcaliadmin")
     sh("ip", "link", "add", "br-cali0", "type", "bridge")
+    sh("ip", "route", "add", "blackhole", "10.1.200.0/26", "proto", "static")
+    sh("ip", "address", "add", "10.0.1.2/32", "dev", "lo", "label", "lo:mine")
     sh("iptables-nft", "-t", "nat", "-N", "CNI-0badcafe0badcafe0badcafe")
     for words in (("-i", "cali+", "admin: pods"), ("-s", "10.1.0.0/16", "admin: MicroK8s pods may go out")):
         sh("iptables-nft", "-A", "FORWARD", *words[:2], "-m", "comment", "--comment", words[2], "-j", "ACCEPT")

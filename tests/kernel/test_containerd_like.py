@@ -15,7 +15,13 @@ from things import until
 
 
 def look() -> dict[str, list[str]]:
-    return {**settled(), "files": like.files(), "netns": sorted(sh("ip", "netns", "list").splitlines())}
+    return {
+        **settled(),
+        "files": like.files(),
+        "netns": sorted(sh("ip", "netns", "list").splitlines()),
+        "routes": sorted(sh("ip", "route", "show", "table", "all").splitlines()),
+        "addresses": sorted(line for line in sh("ip", "-4", "-o", "address").splitlines()),
+    }
 
 
 def clean(capsys: pytest.CaptureFixture[str], code: int = 0) -> str:

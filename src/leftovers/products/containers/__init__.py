@@ -24,13 +24,8 @@ ASKED = {
     "routes": ("protocol 80", "protocol 12 type blackhole"),
     "nft_tables": ("inet cni_plugins_masquerade", "ip cni_hostport", "ip6 cni_hostport"),
     "bpf": (
-        *(
-            "/sys/fs/bpf/tc/globals/cali_*",
-            "/sys/fs/bpf/tc/globals/cilium_*",
-            "/sys/fs/bpf/calico",
-            "/sys/fs/bpf/cilium",
-        ),
-        *("cali_*", "cil_*"),
+        *("/sys/fs/bpf/tc/globals/cali_*", "/sys/fs/bpf/tc/globals/cilium_*"),
+        *("/sys/fs/bpf/calico", "/sys/fs/bpf/cilium", "cali_*", "cil_*"),
     ),
 }
 
@@ -55,7 +50,9 @@ def product(runtime: Runtime, **different: Any) -> Product:
         "sysctl": (claims.reported(f"{runtime.title} sets it; what stood before is not known"),),
     }
     by_kind |= {kind: rules(runtime, *some) for kind, some in {**network.LATER, **firewall.LATER}.items()}
-    asked = {name: what for name, what in ASKED.items() if name in {field.name for field in fields(Product)}}
+    asked: dict[str, Any] = {
+        name: what for name, what in ASKED.items() if name in {field.name for field in fields(Product)}
+    }
     return Product(
         name=runtime.name,
         title=runtime.title,
