@@ -11,7 +11,7 @@ from test_incus_rules import HostOf
 from leftovers.claims import Case, attribute
 from leftovers.evidence import cni, containerd
 from leftovers.kinds import KINDS
-from leftovers.model import Claim, Object, Presence, Role
+from leftovers.model import Claim, Evidence, Object, Presence, Role
 from leftovers.plan import decide
 from leftovers.products import load
 from leftovers.products.containers import firewall, network
@@ -128,10 +128,12 @@ class Machine(HostOf):
         known |= {"entries": list(entries), **facts}
         return self.add("file", path, (path, type, 7), **known)
 
-    def ask(self, rules: dict[str, Any] | None = None, been: bool = False) -> dict[str, Claim]:
+    def ask(
+        self, rules: dict[str, Any] | None = None, been: bool = False, recalled: dict[str, Claim] | None = None
+    ) -> dict[str, Claim]:
         listed = {kind: tuple(objects) for kind, objects in self.listed.items()}
-        case = Case("microk8s", Presence.ABSENT, listed, tuple(self.records), been=been)
-        return attribute(case, {**self.product.rules, **(rules or {})})
+        case = Case("microk8s", Presence.ABSENT, listed, tuple(self.records), recalled=recalled or {}, been=been)
+        return attribute(case, {**self.product.rules, **(rules or {})}, self.product.recall)
 
     def gone(self, been: bool = False, rules: dict[str, Any] | None = None) -> set[str]:
         found = self.ask(rules, been).items()
@@ -308,6 +310,8 @@ def test_an_id_that_a_person_chose_counts_only_where_its_bundle_says(host: Machi
     host.cgroup("/k8s.io/job", populated=True)
     host.cgroup("/default/job", populated=True)
     host.bundle("root", cgroup="/")
+    host.bundle("mine", cgroup="/mine")
+    host.cgroup("/mine", populated=True)
     host.bundle("slice", cgroup="/system.slice")
     host.cgroup("/system.slice", populated=True)
     host.cgroup("/k8s.io", populated=True)
@@ -393,7 +397,7 @@ def test_links_by_computed_names_when_their_namespace_is_not_to_be_seen(host: Ma
     assert host.gone(been=True) == wanted
     host.file("/usr/local/bin/k3s", "file")
     assert host.gone(been=True) == {f"link:{cni.ifb(NETWORK, SANDBOX)}"}
-    assert host.ask(been=True)[f"link:{LINK}"].role is Role.HELD
+    assert host.ask(been=True)[f"link:{LINK}"].role is Role.ADMIN
 
 
 SINGLE = (("vxlan.calico", "vxlan"), ("cilium_host", "veth"), ("kube-ipvs0", "dummy"), ("wireguard.cali", "wireguard"))
@@ -406,7 +410,7 @@ def test_what_each_has_once_for_the_host(host: Machine, name: str, type: str) ->
     assert host.gone(been=True) == {f"link:{name}"}
     host.process(80, "/usr/local/bin/k3s", "k3s", "server")
     claim = host.ask(been=True)[f"link:{name}"]
-    assert claim.role is Role.HELD and "k3s" in claim.evidence[0].text
+    assert claim.role is Role.ADMIN and "k3s" in claim.evidence[0].text
 
 
 def test_the_same_name_on_another_type_or_the_kernel_s_own(host: Machine) -> None:
@@ -509,7 +513,7 @@ def test_published_ports_of_another_hold_the_shared_chains(host: Machine) -> Non
     host.xtables("CNI-HOSTPORT-DNAT", "-p tcp", "CNI-DN-x", named(OTHER, prefix="dnat "))
     held = [claim for id, claim in host.ask().items() if id.startswith("xtables:")]
     assert not [id for id in host.gone() if id.startswith("xtables:ip nft nat -N")]
-    assert any(claim.role is Role.HELD for claim in held)
+    assert any(claim.role is Role.ADMIN for claim in held)
 
 
 @pytest.mark.parametrize(
@@ -528,7 +532,7 @@ def test_every_other_user_of_cni_is_seen(host: Machine, sign: Any) -> None:
     assert host.gone(been=True)
     sign(host)
     assert not host.gone(been=True)
-    assert [claim.role for id, claim in host.ask(been=True).items() if id.startswith("xtables:")] == [Role.HELD]
+    assert [claim.role for id, claim in host.ask(been=True).items() if id.startswith("xtables:")] == [Role.ADMIN]
 
 
 def test_docker_s_containers_are_no_user_of_cni(host: Machine) -> None:
@@ -614,7 +618,7 @@ def test_trap_4_the_profile_of_all_containerds(host: Machine) -> None:
     host.listed["process"].pop()
     host.process(90, "/pause", "/pause", nested=True, netns=5, mntns=5)
     host.listed["apparmor"][0].facts["processes"].append(90)
-    assert host.ask()[key].role is Role.HELD
+    assert host.ask()[key].role is Role.ADMIN
 
 
 # -- kinds of another branch, against the facts that they document ---------------------------------------------------
@@ -847,10 +851,10 @@ def test_a_file_of_a_shared_name_is_ours_by_its_text(host: Machine) -> None:
     path = "/etc/apparmor.d/cri-containerd.apparmor.d"
     host.file(path, "file")
     host.record("marked", path, "ledger", word="peer=snap.microk8s.", inode=7, digest="")
-    claim = host.ask()[f"file:{path}"]
+    claim = host.ask(been=True)[f"file:{path}"]
     assert not claim.proven and claim.role is Role.ADMIN, "what it said once is no proof of what it says now"
     host.record("marked", path, "disk", word="peer=snap.microk8s.", inode=8, digest="")
-    assert not host.ask()[f"file:{path}"].proven, "another file by now"
+    assert not host.ask(been=True)[f"file:{path}"].proven, "another file by now"
     host.record("marked", path, "disk", word="peer=snap.microk8s.", inode=7, digest="")
     assert host.gone() == {f"file:{path}"}
 
@@ -901,3 +905,52 @@ def test_every_claim_says_by_what_evidence(host: Machine) -> None:
     host.link("vxlan.calico", type="vxlan")
     for claim in host.ask().values():
         assert claim.reason and claim.evidence and all(said.text for said in claim.evidence)
+
+
+def test_on_a_host_where_it_never_was_nothing_is_said_of_others(host: Machine) -> None:
+    # Another Kubernetes' host, with all that is shared by name.
+    host.shim(10, OTHER, "/run/containerd/containerd.sock", exe="/usr/bin/containerd-shim-runc-v2")
+    host.process(11, "/pause", "/pause", ppid=10, nested=True, netns=6, mntns=6, cgroup=f"/kubepods/{OTHER}")
+    host.process(12, "/usr/bin/kubelet", "kubelet")
+    host.netns(6, [11], [OTHER_PIN])
+    result = host.result(OTHER, bridges=["cni0"], gateways=["10.244.0.1"], links=["veth1"])
+    for name, type in (
+        ("vxlan.calico", "vxlan"),
+        ("flannel.1", "vxlan"),
+        ("cni0", "bridge"),
+        ("cali0badcafe000", "veth"),
+    ):
+        host.link(name, type=type, addresses=["10.244.0.1"])
+    for chain in (KUBE, "cali-FORWARD", "CNI-HOSTPORT-DNAT", cni.chain("CNI-", NETWORK, OTHER)):
+        host.xtables(chain)
+    host.xtables("CNI-HOSTPORT-DNAT", "-p tcp", "CNI-DN-x", named(OTHER, prefix="dnat "))
+    host.table("kube-proxy", "mine", family="ip")
+    host.table("calico-arp", family="arp")
+    host.add("sysctl", "net.ipv4.conf.all.forwarding", ("s",), name="net.ipv4.conf.all.forwarding", value="1")
+    profile = {"type": "profile", "name": "cri-containerd.apparmor.d", "processes": [11]}
+    host.add("apparmor", "profile cri-containerd.apparmor.d", ("profile", "x", ""), **profile)
+    shared = ("/run/containerd", "/run/containerd/s", "/var/lib/cni", "/run/calico", "/etc/cni", "/var/log/pods")
+    for path in (result, *shared):
+        host.file(path, entries=("x",))
+    host.file("/etc/apparmor.d/cri-containerd.apparmor.d", "file")
+    host.file("/var/lib/kubelet", entries=("pods",))
+    for kind in (*network.LATER, *firewall.LATER):
+        assert host.ask(later(kind)) == {}
+
+
+def test_what_the_ledger_recalls_of_a_namespace(host: Machine) -> None:
+    own = host.netns(77, [], [PIN])
+    said = (Evidence("ledger", "network namespace of pid 11"),)
+    recalled = {own.id: Claim("microk8s", own, Role.LIVE, True, "a pod's network namespace", said)}
+    assert host.ask(recalled=recalled)[own.id].role is Role.LIVE
+    host.process(70, "/usr/bin/tcpdump", "tcpdump", netns=77)
+    own.facts["processes"].append(70)
+    assert host.ask(recalled=recalled)[own.id].role is Role.HELD, "who has come since is asked for anew"
+
+
+def test_what_is_known_to_have_been_its_own_is_held_by_another(host: Machine) -> None:
+    link = host.link("vxlan.calico", type="vxlan")
+    host.process(80, "/usr/bin/kubelet", "kubelet")
+    recalled = {link.id: Claim("microk8s", link, Role.LIVE, True, "a link of Calico", (Evidence("ledger", "x"),))}
+    assert host.ask(been=True, recalled=recalled)[link.id].role is Role.HELD
+    assert host.ask(been=True)[link.id].role is Role.ADMIN

@@ -11,9 +11,11 @@ from functools import partial
 from typing import Any
 
 from leftovers import claims
-from leftovers.claims import Rule
+from leftovers.claims import Case, Finding, Rule
 from leftovers.kinds import KINDS
+from leftovers.model import Object
 from leftovers.products.containers import firewall, network, processes, reading, storage
+from leftovers.products.containers.known import trace
 from leftovers.products.containers.names import Runtime, rules
 from leftovers.products.product import Product
 
@@ -28,6 +30,13 @@ ASKED = {
         *("/sys/fs/bpf/calico", "/sys/fs/bpf/cilium", "cali_*", "cil_*"),
     ),
 }
+
+
+def setting(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A setting of the whole host; other products set the same."""
+    if not trace(runtime, case):
+        return None
+    return claims.reported(f"{runtime.title} sets it; what stood before is not known")(obj, case)
 
 
 def product(runtime: Runtime, **different: Any) -> Product:
@@ -47,12 +56,11 @@ def product(runtime: Runtime, **different: Any) -> Product:
         "apparmor": rules(runtime, firewall.profile),
         "file": rules(runtime, *storage.RULES),
         "account": (claims.reported(f"made for {runtime.title}"),),
-        "sysctl": (claims.reported(f"{runtime.title} sets it; what stood before is not known"),),
+        "sysctl": rules(runtime, setting),
     }
     by_kind |= {kind: rules(runtime, *some) for kind, some in {**network.LATER, **firewall.LATER}.items()}
-    asked: dict[str, Any] = {
-        name: what for name, what in ASKED.items() if name in {field.name for field in fields(Product)}
-    }
+    known = {field.name for field in fields(Product)}
+    asked: dict[str, Any] = {name: what for name, what in ASKED.items() if name in known}
     return Product(
         name=runtime.name,
         title=runtime.title,
@@ -71,7 +79,8 @@ def product(runtime: Runtime, **different: Any) -> Product:
         ),
         places=partial(reading.places, runtime),
         rules={kind: some for kind, some in by_kind.items() if kind in kinds},
-        recall=frozenset({"process", "link", "mount", "cgroup", "loop", "netns"}),
+        # Not of what all share by name: another may have taken it over, as it is.
+        recall=frozenset({"process", "mount", "loop"}),
         **asked,
         **different,
     )

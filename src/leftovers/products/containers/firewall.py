@@ -6,9 +6,9 @@ import re
 
 from leftovers.claims import Case, Finding
 from leftovers.model import Evidence, Object, Role
-from leftovers.products.containers.known import Chain, chains, containers
+from leftovers.products.containers.known import Chain, chains, containers, trace
 from leftovers.products.containers.names import Runtime
-from leftovers.products.containers.rivals import rival, shared
+from leftovers.products.containers.rivals import shared
 
 BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 # The comments of CNI's plugins: name: "NET" id: "ID" (pkg/ip/ipmasq_iptables_linux.go), with "dnat " before it
@@ -105,10 +105,11 @@ def shared_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     for what, names, notes, whose in FAMILIES:
         if names.match(chain):
             said = Evidence("kernel", f"chain {chain}")
-            if what == "cni" and (strange := strangers(runtime, case, obj)):
+            if what == "cni" and trace(runtime, case) and (strange := strangers(runtime, case, obj)):
                 held = (Evidence("kernel", strange), said)
                 advice = f"iptables -t {obj.facts['table']} -S {chain}"
-                return Finding(f"{whose[3:]} chain, in use by somebody else", held, role=Role.HELD, advice=advice)
+                role = Role.HELD if obj.id in case.recalled else Role.ADMIN
+                return Finding(f"a rule or chain {whose}, in use by somebody else", held, role=role, advice=advice)
         elif names.match(target) and chain in BUILT_IN and notes.fullmatch(obj.facts.get("comment", "")):
             said = Evidence("kernel", f"{obj.facts['comment'] or 'no comment'}, leads to {target}")
         elif what == "calico" and chain in BUILT_IN and CALI_NOTE.match(obj.facts.get("comment", "")):
@@ -120,7 +121,7 @@ def shared_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         more = {"only_empty": True} if what == "cni" and obj.facts.get("user") else {}
         words = f"-X {chain}" if obj.facts.get("user") else f"-D {chain} {obj.facts.get('rule', '')}"
         advice = f"{tool} -t {obj.facts['table']} {words}"
-        return shared(runtime, case, what, f"a rule or chain {whose}", said, advice, facts=more)
+        return shared(runtime, obj, case, what, f"a rule or chain {whose}", said, advice, facts=more)
     return None
 
 
@@ -149,7 +150,7 @@ XTABLES = (own_rule, container_rule, shared_rule)
 def table(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A whole table that one program owns: its name, and something in it that only that program makes."""
     families, what, marks = TABLES.get(obj.facts["name"], ((), "", re.compile("")))
-    if obj.facts["family"] not in families:
+    if obj.facts["family"] not in families or not trace(runtime, case):
         return None
     inner = [name for name in (*obj.facts["chains"], *obj.facts["sets"]) if marks.fullmatch(name)]
     advice = f"nft delete table {obj.key}"
@@ -157,7 +158,7 @@ def table(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         doubt = Evidence("kernel", f"has nothing that {what.capitalize()} makes")
         return Finding("a table with a known name", (doubt,), proven=False, role=Role.ADMIN, advice=advice)
     said = Evidence("kernel", f"has {inner[0]}" if inner else "is empty")
-    return shared(runtime, case, what, f"the table {obj.key}", said, advice)
+    return shared(runtime, obj, case, what, f"the table {obj.key}", said, advice)
 
 
 def nft_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -186,7 +187,7 @@ def ipset(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if not what:
         return None
     said = Evidence("kernel", f"set {name}")
-    return shared(runtime, case, what, f"a set of {what.capitalize()}'s", said, f"ipset destroy {name}")
+    return shared(runtime, obj, case, what, f"a set of {what.capitalize()}'s", said, f"ipset destroy {name}")
 
 
 def bpf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -197,15 +198,15 @@ def bpf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     name = str(obj.facts.get("name") or path.rpartition("/")[2])
     what = "cilium" if name.startswith(("cilium_", "cil_")) or "/cilium/" in path else ""
     what = what or ("calico" if name.startswith(("cali_", "calico_", "xdp_cali_")) else "")
-    if not what:
+    if not what or not trace(runtime, case):
         return None
     attach = str(obj.facts.get("attach") or "")
     said = Evidence("kernel", f"program {name} is attached to {attach}" if attach else f"pinned at {path}")
     if attach:
         # Names are cut at 15 characters, and anybody may give one: what is attached is only ever told.
         return Finding(f"perhaps a program of {what.capitalize()}'s", (said,), proven=False, role=Role.ADMIN)
-    finding = shared(runtime, case, what, f"a BPF object of {what.capitalize()}'s", said, f"rm {path}")
-    if finding is None or finding.role is Role.HELD:
+    finding = shared(runtime, obj, case, what, f"a BPF object of {what.capitalize()}'s", said, f"rm {path}")
+    if finding is None or finding.role is not Role.LIVE:
         return finding
     return Finding(
         finding.reason, finding.evidence, proven=False, advice=f"rm {path}, once it is not attached any more"
@@ -215,18 +216,15 @@ def bpf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 def profile(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """The profile of all containerds' containers: its name is the same for all of them, and who unloads it under
     somebody else's containers leaves these unconfined."""
-    if obj.facts["type"] != "profile" or obj.facts["name"] != PROFILE:
+    if obj.facts["type"] != "profile" or obj.facts["name"] != PROFILE or not trace(runtime, case):
         return None
     advice = f"apparmor_parser -R /etc/apparmor.d/{PROFILE}"
     for pid in obj.facts["processes"]:
         if not case.is_proven("process", str(pid)):
             said = Evidence("kernel", f"confines pid {pid}, which is not the product's")
-            return Finding("the profile of containers, somebody else's too", (said,), role=Role.HELD, advice=advice)
+            return Finding("the profile of containers, somebody else's too", (said,), role=Role.ADMIN, advice=advice)
     said = Evidence("kernel", "the name that every containerd gives it")
-    if rival(runtime, case, "containerd"):
-        other = Evidence("kernel", rival(runtime, case, "containerd"))
-        return Finding("the profile of all containers of containerd", (other, said), role=Role.ADMIN, advice=advice)
-    return shared(runtime, case, "containerd", "the profile of its containers", said, advice)
+    return shared(runtime, obj, case, "containerd", "the profile of its containers", said, advice)
 
 
 LATER = {"ipset": (ipset,), "nftrule": (nft_rule,), "bpf": (bpf,)}

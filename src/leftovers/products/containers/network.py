@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from leftovers.claims import Case, Finding
 from leftovers.evidence import cni
 from leftovers.model import Evidence, Object, Role
-from leftovers.products.containers.known import container_links, of, pod_links
+from leftovers.products.containers.known import container_links, of, pod_links, trace
 from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.rivals import rival, shared
 
@@ -74,11 +74,11 @@ def pod_link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None  # somebody else's namespace: two clusters may have a pod of one name
     named = pod_links(runtime, case).get(obj.key) or container_links(runtime, case).get(obj.key)
     if named is not None:
-        return shared(runtime, case, "cni", POD_LINK, named, f"ip link delete {obj.key}")
+        return shared(runtime, obj, case, "cni", POD_LINK, named, f"ip link delete {obj.key}")
     if LXC.match(obj.key) and obj.key in case.cached("containers.cilium", cni.cilium_links):
         computed = Evidence("kernel", "Cilium's name for one of its endpoints")
-        return shared(runtime, case, "cilium", POD_LINK, computed, f"ip link delete {obj.key}")
-    if CALI.match(obj.key):
+        return shared(runtime, obj, case, "cilium", POD_LINK, computed, f"ip link delete {obj.key}")
+    if CALI.match(obj.key) and trace(runtime, case):
         doubt = Evidence("kernel", "named as Calico names them, for no pod that is known")
         return Finding(
             "perhaps a pod's network device", (doubt,), False, Role.ADMIN, advice=f"ip link delete {obj.key}"
@@ -102,7 +102,7 @@ def single(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     said = Evidence("kernel", f"a {type} link with the name that only {what.capitalize()} gives")
     if obj.facts["master"]:
         return None  # a port of somebody's bridge
-    return shared(runtime, case, what, f"a link of {what.capitalize()}", said, f"ip link delete {obj.key}")
+    return shared(runtime, obj, case, what, f"a link of {what.capitalize()}", said, f"ip link delete {obj.key}")
 
 
 def flannel(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -113,10 +113,14 @@ def flannel(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     advice = f"ip link delete {obj.key}"
     inner = in_networks(facts["addresses"], pod_networks(runtime, case))
+    if not trace(runtime, case):
+        return None
     if not inner:
         said = Evidence("kernel", f"named as flannel names it, with the address {', '.join(facts['addresses']) or '-'}")
         return Finding("perhaps flannel's tunnel", (said,), proven=False, role=Role.ADMIN, advice=advice)
-    return shared(runtime, case, "flannel", "flannel's tunnel", Evidence("kernel", f"has its address {inner}"), advice)
+    return shared(
+        runtime, obj, case, "flannel", "flannel's tunnel", Evidence("kernel", f"has its address {inner}"), advice
+    )
 
 
 def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -216,7 +220,7 @@ def route(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if not inner:
         return None
     said = Evidence("kernel", f"{inner} is of the pods' network, protocol {facts['protocol']}")
-    return shared(runtime, case, "calico", "a route of Calico's", said, f"ip route delete blackhole {inner}")
+    return shared(runtime, obj, case, "calico", "a route of Calico's", said, f"ip route delete blackhole {inner}")
 
 
 def policy(runtime: Runtime, obj: Object, case: Case) -> Finding | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from leftovers.claims import Case, Finding, real_exe
-from leftovers.model import Evidence, Object, Role
+from leftovers.model import Evidence, Object, Record, Role
 from leftovers.mountinfo import below
 from leftovers.products.containers.known import containers, holds, in_bundle, of, pod_uids, relative
 from leftovers.products.containers.names import TASKS, Runtime
@@ -76,13 +76,15 @@ def child(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 def runs(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A container's first process whose shim has ended: runc wrote down which it is, and for which bundle."""
-    for record in case.records_of("runc"):
-        if record.facts["pid"] == obj.facts["pid"] and record.facts["start"] == obj.facts["start"]:
-            if in_bundle(runtime, case, record.facts["bundle"]) != record.facts["id"]:
-                return None
-            said = Evidence(record.source, f"runc started it in {record.facts['bundle']}")
-            return Finding(CONTAINER, (said,), rank=CONTAINERS, facts={"abrupt": True})
-    return None
+
+    def make() -> dict[tuple[int, int], Record]:
+        return {(record.facts["pid"], record.facts["start"]): record for record in case.records_of("runc")}
+
+    record = case.cached("containers.runc", make).get((obj.facts["pid"], obj.facts["start"]))
+    if record is None or in_bundle(runtime, case, record.facts["bundle"]) != record.facts["id"]:
+        return None
+    said = Evidence(record.source, f"runc started it in {record.facts['bundle']}")
+    return Finding(CONTAINER, (said,), rank=CONTAINERS, facts={"abrupt": True})
 
 
 def rooted(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -154,6 +156,7 @@ def wanted(case: Case) -> dict[str, str]:
         for record in case.records_of("container")
         if record.source == "disk"
         and record.facts["cgroup"].startswith("/")
+        and record.facts["cgroup"].count("/") > 1
         and record.facts["cgroup"].rpartition("/")[2] == record.facts["id"]
     }
 
@@ -183,7 +186,7 @@ def abandoned(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     said = Evidence("kernel", f"{obj.key} is empty")
     advice = f"rmdir {obj.facts['directory']}"
-    return shared(runtime, case, "kube", "a pod's cgroup", said, advice, facts={"only_empty": True})
+    return shared(runtime, obj, case, "kube", "a pod's cgroup", said, advice, facts={"only_empty": True})
 
 
 def parent_cgroup(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -206,7 +209,7 @@ def parent_cgroup(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     advice = f"rmdir {obj.facts['directory']}"
     what = "containerd" if by_ctr else "kube"
     reason = "the cgroup above the containers" if by_ctr else "the cgroup of all pods"
-    return shared(runtime, case, what, reason, said, advice, facts={"only_empty": True})
+    return shared(runtime, obj, case, what, reason, said, advice, facts={"only_empty": True})
 
 
 def service_cgroup(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -240,6 +243,9 @@ def netns(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
             said = Evidence("kernel", f"network namespace of pid {pid}, a container's")
             break
     named = named_pins(runtime, case)
+    recalled = case.recalled.get(obj.id)
+    if said is None and recalled is not None:
+        said = recalled.evidence[0]  # of the same namespace, whose processes have ended
     pins = [canonical(pin) for pin in obj.facts["pins"]]
     own = [pin for pin in pins if pin in named]
     if said is None and own:

@@ -6,8 +6,6 @@ has been here and nobody else can have made it: no process, no file and no conta
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from leftovers.claims import Case, Finding, real_exe
 from leftovers.evidence import containerd
 from leftovers.model import Evidence, Object, Role
@@ -124,19 +122,17 @@ def below_any(path: str, runtime: Runtime) -> bool:
 
 
 def shared(
-    runtime: Runtime, case: Case, what: str, reason: str, said: Evidence, advice: str, **more: object
+    runtime: Runtime, obj: Object, case: Case, what: str, reason: str, said: Evidence, advice: str, **more: object
 ) -> Finding | None:
-    """A finding about a thing that all of a sort share. Held while somebody else may be its user, and nobody's where
-    the product has never been."""
+    """A finding about a thing that all of a sort share. Where somebody else may be its user or its maker it is his, or,
+    if it once was known to be the product's, held by him. It is nobody's where the product has never been."""
     been = trace(runtime, case)
     if not been:
         return None
     other = rival(runtime, case, what)
     if other:
-        held = Evidence("kernel" if other.startswith("pid ") else "disk", other)
-        return Finding(f"{reason}, which somebody else may use", (held, said), role=Role.HELD, advice=advice)
+        user = Evidence("kernel" if other.startswith("pid ") else "disk", other)
+        role = Role.HELD if obj.id in case.recalled else Role.ADMIN
+        return Finding(f"{reason}, which somebody else may use", (user, said), role=role, advice=advice)
     alone = Evidence("kernel", f"nobody else here can have made it, and {been}")
     return Finding(reason, (said, alone), **more)  # type: ignore[arg-type]
-
-
-Shared = Callable[[Runtime, Object, Case], Finding | None]

@@ -8,7 +8,7 @@ import re
 from leftovers.claims import Case, Finding
 from leftovers.evidence import containerd
 from leftovers.model import Evidence, Object, Role
-from leftovers.products.containers.known import containers, holds, in_bundle, pod_uids, relative
+from leftovers.products.containers.known import containers, holds, in_bundle, pod_uids, relative, trace
 from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.reading import LOGS
 from leftovers.products.containers.rivals import FILES, shared
@@ -22,7 +22,7 @@ STATE = re.compile(
     r"|io\.containerd\.grpc\.v1\.cri/(sandboxes|containers)/[0-9a-f]{64}/.+"
     r"|io\.containerd\.podsandbox\.controller\.v1\.podsandbox/[0-9a-f]{64}/.+"
 )
-ROOT = re.compile(r"tmpmounts/.+|io\.containerd\.snapshotter\.v1\.[^/]+/.+")
+ROOT = re.compile(r"tmpmounts/.+|io\.containerd\.snapshotter\.v1\.[^/]+/(snapshotter/)?snapshots/[0-9]+(/.*)?\Z")
 KUBELET = re.compile(
     rf"pods/{UID}/(volumes/[^/]+/[^/]+|volume-subpaths/[^/]+/[^/]+/[^/]+|volumeDevices/[^/]+/[^/]+|plugins/[^/]+)(/.*)?\Z"
     r"|plugins/kubernetes\.io/[^/]+/.+|plugins/[^/]+/.+"
@@ -115,6 +115,8 @@ def marked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
             if record.name == path and record.source != "ledger" and record.facts["inode"] == obj.identity[2]:
                 said = (Evidence("disk", f"has {word!r} in it"), Evidence("package", source))
                 return Finding(f"a file of {runtime.title}", said, role=role)
+        if not trace(runtime, case):
+            return None
         reason = f"a file with a name of {runtime.title}, but not its text"
         return Finding(reason, (Evidence("disk", f"has no {word!r} in it"),), False, Role.ADMIN, advice=f"rm {path}")
     return None
@@ -198,7 +200,7 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
         # The name may be another's too, who makes it again for his next lease.
         return Finding("the leases of a network, all gone", (said,), facts={"only_hollow": True})
     return shared(
-        runtime, case, what, "a directory of containers, empty", said, f"rmdir {path}", facts={"only_hollow": True}
+        runtime, obj, case, what, "a directory of containers, empty", said, f"rmdir {path}", facts={"only_hollow": True}
     )
 
 
@@ -232,7 +234,7 @@ def plugin_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
         if path == obj.key and obj.facts["type"] == "directory" and not obj.facts["mounted"]:
             said = Evidence("disk", f"{what}'s own directory")
             return shared(
-                runtime, case, what, f"a directory of {what.capitalize()}'s", said, f"rm -r {path}", role=role
+                runtime, obj, case, what, f"a directory of {what.capitalize()}'s", said, f"rm -r {path}", role=role
             )
     return None
 
