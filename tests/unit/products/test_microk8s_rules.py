@@ -211,6 +211,7 @@ def test_the_arguments_of_a_shim_alone_prove_nothing(host: Machine) -> None:
     claims = host.ask()
     assert set(claims) == {"process:20", "process:23"}
     assert not claims["process:20"].proven and claims["process:20"].role is Role.ADMIN
+    assert not claims["process:23"].proven
 
 
 def test_a_shim_of_another_name_by_its_socket_and_bundle(host: Machine) -> None:
@@ -330,6 +331,15 @@ def test_another_kubelet_s_pods_keep_the_parents(host: Machine) -> None:
     }
     host.listed["file"].clear()
     assert f"cgroup:/kubepods/besteffort/pod{OTHER_UID}" in host.gone(), "nobody else can have made it"
+
+
+def test_a_cgroup_that_nobody_knows_keeps_its_parents(host: Machine) -> None:
+    host.pod()
+    host.cgroup("/kubepods/besteffort/mine")
+    host.cgroup("/kubepods-mine")
+    gone = host.gone()
+    assert f"cgroup:{PODS}" in gone and not gone & {"cgroup:/kubepods", "cgroup:/kubepods/besteffort"}
+    assert not gone & {"cgroup:/kubepods/besteffort/mine", "cgroup:/kubepods-mine"}
 
 
 def test_trap_1_a_netns_named_cni(host: Machine) -> None:
@@ -491,6 +501,7 @@ def test_trap_7_the_chains_of_one_container_by_their_computed_names(host: Machin
     host.xtables("POSTROUTING", "-s 10.1.0.6/32", other, named(OTHER))
     host.xtables("CNI-HOSTPORT-DNAT", "-p tcp", published, named(SANDBOX, prefix="dnat "))
     host.xtables("POSTROUTING", "-s 10.1.0.5/32 mine", "ACCEPT", named(SANDBOX))
+    host.xtables("POSTROUTING", "-s 10.1.0.7/32", masquerade, named(OTHER))
     gone = {id.removeprefix("xtables:ip nft nat ") for id in host.gone() if id.startswith("xtables:")}
     wanted = {
         f"-N {masquerade}",
@@ -537,7 +548,7 @@ def test_every_other_user_of_cni_is_seen(host: Machine, sign: Any) -> None:
 
 def test_docker_s_containers_are_no_user_of_cni(host: Machine) -> None:
     host.xtables("CNI-HOSTPORT-MASQ")
-    host.shim(90, OTHER, "/run/containerd/containerd.sock", "moby")
+    host.shim(90, OTHER, "/run/containerd/containerd.sock", "moby", exe="/usr/bin/containerd-shim-runc-v2")
     host.record("conflist", "/etc/cni/net.d/10-calico.conflist", "disk", network=NETWORK, paths=[], within=True)
     assert host.gone(been=True)
 
