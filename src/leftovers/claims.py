@@ -163,11 +163,12 @@ def attribute(
                 rank=finding.rank,
                 advice=finding.advice,
             )
-            if finding.proven and finding.role is not Role.ADMIN:
+            if finding.proven and finding.role not in (Role.ADMIN, Role.HELD):
                 case.add(claim)
                 news += 1
             else:
-                # "Not proven" and "somebody else's" are only said as long as no later round proves otherwise.
+                # "Not proven", "somebody else's" and "somebody else's too" are only said as long as no later round
+                # proves otherwise: of those who hold it, some may turn out to be the product's own.
                 case.claims[obj.id] = claim
                 left.append(obj)
         open_objects = left

@@ -16,7 +16,7 @@ from leftovers.errors import Unreadable
 from leftovers.host import Host
 from leftovers.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
-__all__ = ["Entry", "directories", "entries", "is_name", "note", "read"]
+__all__ = ["Entry", "directories", "entries", "is_name", "note", "proper", "read"]
 
 ENTRIES = 65536  # names read of one directory
 FAULTS = 100  # lines that a reader says about what it could not read

@@ -1,0 +1,230 @@
+"""Which firewall rules, tables and sets, and which AppArmor profile, are a product's own."""
+
+from __future__ import annotations
+
+import re
+
+from leftovers.claims import Case, Finding
+from leftovers.model import Evidence, Object, Role
+from leftovers.products.containers.known import Chain, chains, containers, trace
+from leftovers.products.containers.names import Runtime
+from leftovers.products.containers.rivals import shared
+
+BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+# The comments of CNI's plugins: name: "NET" id: "ID" (pkg/ip/ipmasq_iptables_linux.go), with "dnat " before it
+# (plugins/meta/portmap/portmap_iptables.go).
+COMMENT = re.compile(r'(?:dnat )?name: "(?P<network>[^"]+)" id: "(?P<id>[^"]+)"\Z')
+MASQUERADE_NOTE = re.compile(
+    r"[0-9a-f]{16}-[0-9a-f]{16}, net: (?P<network>.+?), if: (?P<ifname>.+?), id: (?P<id>\S+)\Z"
+)
+# pkg/kubelet/kubelet_network_linux.go, pkg/proxy/{iptables,ipvs}/proxier.go.
+KUBE = re.compile(
+    r"KUBE-(MARK-MASQ|MARK-DROP|POSTROUTING|FIREWALL|IPTABLES-HINT|KUBELET-CANARY|PROXY-CANARY|SERVICES"
+    r"|EXTERNAL-SERVICES|NODEPORTS|NODE-PORT|LOAD-BALANCER|FIRE-WALL|FORWARD|PROXY-FIREWALL|IPVS-FILTER"
+    r"|IPVS-OUT-FILTER|SOURCE-RANGES-FIREWALL|(SVC|SVL|SEP|FW|XLB|EXT)-[A-Z2-7]{16})\Z"
+)
+# What their rules in the built-in chains say. Those of kubelet, and of marks, say nothing.
+KUBE_NOTES = re.compile(
+    r"kubernetes .*|handle hairpin .*|flush .*|block incoming localnet connections|ipvs access filter"
+    r"|kube-proxy firewall rules|"
+)
+# felix/rules/rulesdefs/rulesdefs.go: all its rules have such a comment, also its jumps in the built-in chains.
+CALI = re.compile(r"(cali-[A-Za-z0-9_.-]+|califw-.+|calitw-.+|califh-.+|calith-.+|calipi-.+|calipo-.+)\Z")
+CALI_NOTE = re.compile(r"cali:[A-Za-z0-9_-]{16}\Z")
+CILIUM = re.compile(
+    r"(OLD_)?CILIUM_(INPUT|OUTPUT|FORWARD|OUTPUT_raw|POST_nat|OUTPUT_nat|PRE_nat|POST_mangle|PRE_mangle|PRE_raw)\Z"
+)
+CILIUM_NOTE = re.compile(r"cilium-feeder: .+\Z")
+FLANNEL = re.compile(r"FLANNEL-(POSTRTG|FWD)\Z")
+FLANNEL_NOTE = re.compile(r"flanneld (masq|forward)\Z")
+# Of portmap and firewall. CNI-ADMIN holds an administrator's rules, CNI-ISOLATION-* are about any bridges.
+PORTMAP = re.compile(r"CNI-HOSTPORT-(DNAT|SNAT|SETMARK|MASQ)\Z|CNI-FORWARD\Z")
+PORTMAP_NOTES = re.compile(r"CNI portfw requiring masquerade|CNI portfw masquerade mark|CNI firewall plugin rules|")
+FAMILIES = (
+    ("kube", KUBE, KUBE_NOTES, "of kube-proxy's or kubelet's"),
+    ("calico", CALI, CALI_NOTE, "of Calico's"),
+    ("cilium", CILIUM, CILIUM_NOTE, "of Cilium's"),
+    ("flannel", FLANNEL, FLANNEL_NOTE, "of flannel's"),
+    ("cni", PORTMAP, PORTMAP_NOTES, "of CNI's published ports"),
+)
+# Whole tables of nft: name, families, who, and a name among their chains and sets that nobody else gives.
+TABLES = {
+    "kube-proxy": (
+        ("ip", "ip6"),
+        "kube",
+        re.compile(r"mark-for-masquerade|service-endpoints-check|cluster-ips(-check)?"),
+    ),
+    "calico": (("ip", "ip6"), "calico", re.compile(r"(filter-|nat-|mangle-|raw-)?cali.*")),
+    "calico-arp": (("arp",), "calico", re.compile(r".*")),
+    "flannel-ipv4": (("ip",), "flannel", re.compile(r"postrtg|forward")),
+    "flannel-ipv6": (("ip6",), "flannel", re.compile(r"postrtg|forward")),
+    "cni_plugins_masquerade": (("inet",), "cni", re.compile(r"masq_checks")),
+    "cni_hostport": (("ip", "ip6"), "cni", re.compile(r"hostports|masquerading|input|output|prerouting")),
+}
+CALI_SETS = re.compile(r"cali[46]0.+|cali[46]t.+|felix-[46]-.+")
+KUBE_SETS = re.compile(
+    r"KUBE-(6-)?(LOOP-BACK|CLUSTER-IP|EXTERNAL-IP(-LOCAL)?|LOAD-BALANCER(-LOCAL|-FW|-SOURCE-IP|-SOURCE-CIDR)?"
+    r"|NODE-PORT-(LOCAL-)?(TCP|UDP|SCTP(-HASH)?)|HEALTH-CHECK-NODE-PORT|IPVS-IPS)\Z"
+)
+PROFILE = "cri-containerd.apparmor.d"
+
+
+# -- iptables -------------------------------------------------------------------------------------------------------
+
+
+def own_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A rule that the product's own scripts made, in a built-in chain: its comment is a sentence of theirs, and the
+    network in it the pods'."""
+    comment = obj.facts.get("comment", "")
+    if not comment or comment not in runtime.comments or obj.facts["chain"] not in BUILT_IN:
+        return None
+    return Finding(f"a firewall rule of {runtime.title}", (Evidence("kernel", f"comment {comment!r}"),))
+
+
+def container_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What CNI's plugins have for one container: its chains, by their computed names, what is in them, and the rules
+    that lead there, whose comment has its id."""
+    if obj.facts["family"] not in ("ip", "ip6") or obj.facts["table"] != "nat":
+        return None
+    table: dict[str, Chain] = chains(runtime, case)
+    own = table.get(obj.facts["chain"])
+    if own is not None:
+        return Finding("a rule or chain of a pod's network", (own.evidence,))
+    match = COMMENT.match(obj.facts.get("comment", ""))
+    if match is None or match["id"] not in containers(runtime, case) or obj.facts["target"] not in table:
+        return None
+    said = Evidence("kernel", f"leads to {obj.facts['target']}, and names container {match['id'][:12]}")
+    return Finding("a rule of a pod's network", (said, containers(runtime, case)[match["id"]]))
+
+
+def shared_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The chains that all products of a sort have, what is in them, and the jumps to them that their makers wrote."""
+    if obj.facts["family"] not in ("ip", "ip6"):
+        return None
+    chain, target = obj.facts["chain"], obj.facts.get("target", "")
+    for what, names, notes, whose in FAMILIES:
+        if names.match(chain):
+            said = Evidence("kernel", f"chain {chain}")
+            if what == "cni" and trace(runtime, case) and (strange := strangers(runtime, case, obj)):
+                held = (Evidence("kernel", strange), said)
+                advice = f"iptables -t {obj.facts['table']} -S {chain}"
+                role = Role.HELD if obj.id in case.recalled else Role.ADMIN
+                return Finding(f"a rule or chain {whose}, in use by somebody else", held, role=role, advice=advice)
+        elif names.match(target) and chain in BUILT_IN and notes.fullmatch(obj.facts.get("comment", "")):
+            said = Evidence("kernel", f"{obj.facts['comment'] or 'no comment'}, leads to {target}")
+        elif what == "calico" and chain in BUILT_IN and CALI_NOTE.match(obj.facts.get("comment", "")):
+            said = Evidence("kernel", f"comment {obj.facts['comment']!r}")
+        else:
+            continue
+        tool = "iptables" if obj.facts["family"] == "ip" else "ip6tables"
+        # Portmap's chains may have got a rule of somebody else's since: these go when they are empty.
+        more = {"only_empty": True} if what == "cni" and obj.facts.get("user") else {}
+        words = f"-X {chain}" if obj.facts.get("user") else f"-D {chain} {obj.facts.get('rule', '')}"
+        advice = f"{tool} -t {obj.facts['table']} {words}"
+        return shared(runtime, obj, case, what, f"a rule or chain {whose}", said, advice, facts=more)
+    return None
+
+
+def strangers(runtime: Runtime, case: Case, obj: Object) -> str:
+    """A rule in a chain of portmap's that leads to another's container: the chains are his too. "" if none does."""
+
+    def make() -> dict[tuple[str, str, str], str]:
+        found = {}
+        for rule in case.objects("xtables"):
+            match = COMMENT.match(rule.facts.get("comment", ""))
+            if match and match["id"] not in containers(runtime, case) and PORTMAP.match(rule.facts["chain"]):
+                place = rule.facts["family"], rule.facts["backend"], rule.facts["table"]
+                found[place] = f"a rule of {rule.facts['chain']} is for container {match['id'][:12]}"
+        return found
+
+    table: dict[tuple[str, str, str], str] = case.cached("containers.strangers", make)
+    return table.get((obj.facts["family"], obj.facts["backend"], obj.facts["table"]), "")
+
+
+XTABLES = (own_rule, container_rule, shared_rule)
+
+
+# -- nft ------------------------------------------------------------------------------------------------------------
+
+
+def table(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A whole table that one program owns: its name, and something in it that only that program makes."""
+    families, what, marks = TABLES.get(obj.facts["name"], ((), "", re.compile("")))
+    if obj.facts["family"] not in families or not trace(runtime, case):
+        return None
+    inner = [name for name in (*obj.facts["chains"], *obj.facts["sets"]) if marks.fullmatch(name)]
+    advice = f"nft delete table {obj.key}"
+    if not inner and obj.facts["chains"]:
+        doubt = Evidence("kernel", f"has nothing that {what.capitalize()} makes")
+        return Finding("a table with a known name", (doubt,), proven=False, role=Role.ADMIN, advice=advice)
+    said = Evidence("kernel", f"has {inner[0]}" if inner else "is empty")
+    return shared(runtime, obj, case, what, f"the table {obj.key}", said, advice)
+
+
+def nft_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A rule for one container in a table that all users of CNI share (pkg/ip/ipmasq_nftables_linux.go; portmap: its
+    comment is the container's id)."""
+    place = (obj.facts.get("family"), obj.facts.get("table"))
+    comment = str(obj.facts.get("comment") or "")
+    if place == ("inet", "cni_plugins_masquerade"):
+        match = MASQUERADE_NOTE.match(comment)
+        id = match["id"] if match else ""
+    elif place in (("ip", "cni_hostport"), ("ip6", "cni_hostport")):
+        id = comment
+    else:
+        return None
+    said = containers(runtime, case).get(id)
+    return Finding("a rule of a pod's network", (Evidence("kernel", f"comment {comment!r}"), said)) if said else None
+
+
+# -- sets, programs, profiles ---------------------------------------------------------------------------------------
+
+
+def ipset(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """Sets of Calico's (felix/ipsets/ipset_defs.go) and of kube-proxy's (pkg/proxy/ipvs/ipset.go)."""
+    name = str(obj.facts.get("name", obj.key))
+    what = "calico" if CALI_SETS.fullmatch(name) else "kube" if KUBE_SETS.fullmatch(name) else ""
+    if not what:
+        return None
+    said = Evidence("kernel", f"set {name}")
+    return shared(runtime, obj, case, what, f"a set of {what.capitalize()}'s", said, f"ipset destroy {name}")
+
+
+def bpf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What Calico and Cilium pin in the file system of BPF, and what they attach (felix/bpf/bpfdefs, cilium bpf/).
+    Only shown: what is attached to a card of the host's or to its root cgroup works on, and who unpins the maps of such
+    a program loses the host's traffic."""
+    path = str(obj.facts.get("path") or "")
+    name = str(obj.facts.get("name") or path.rpartition("/")[2])
+    what = "cilium" if name.startswith(("cilium_", "cil_")) or "/cilium/" in path else ""
+    what = what or ("calico" if name.startswith(("cali_", "calico_", "xdp_cali_")) else "")
+    if not what or not trace(runtime, case):
+        return None
+    attach = str(obj.facts.get("attach") or "")
+    said = Evidence("kernel", f"program {name} is attached to {attach}" if attach else f"pinned at {path}")
+    if attach:
+        # Names are cut at 15 characters, and anybody may give one: what is attached is only ever told.
+        return Finding(f"perhaps a program of {what.capitalize()}'s", (said,), proven=False, role=Role.ADMIN)
+    finding = shared(runtime, obj, case, what, f"a BPF object of {what.capitalize()}'s", said, f"rm {path}")
+    if finding is None or finding.role is not Role.LIVE:
+        return finding
+    return Finding(
+        finding.reason, finding.evidence, proven=False, advice=f"rm {path}, once it is not attached any more"
+    )
+
+
+def profile(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The profile of all containerds' containers: its name is the same for all of them, and who unloads it under
+    somebody else's containers leaves these unconfined."""
+    if obj.facts["type"] != "profile" or obj.facts["name"] != PROFILE or not trace(runtime, case):
+        return None
+    advice = f"apparmor_parser -R /etc/apparmor.d/{PROFILE}"
+    for pid in obj.facts["processes"]:
+        if not case.is_proven("process", str(pid)):
+            said = Evidence("kernel", f"confines pid {pid}, which is not the product's")
+            return Finding("the profile of containers, somebody else's too", (said,), role=Role.ADMIN, advice=advice)
+    said = Evidence("kernel", "the name that every containerd gives it")
+    return shared(runtime, obj, case, "containerd", "the profile of its containers", said, advice)
+
+
+LATER = {"ipset": (ipset,), "nftrule": (nft_rule,), "bpf": (bpf,)}

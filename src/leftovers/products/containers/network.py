@@ -1,0 +1,261 @@
+"""Which links are a product's own: the pods' ends, and what CNI's plugins have once for the whole host."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from leftovers.claims import Case, Finding
+from leftovers.evidence import cni
+from leftovers.model import Evidence, Object, Role
+from leftovers.products.containers.known import container_links, of, pod_links, trace
+from leftovers.products.containers.names import Runtime
+from leftovers.products.containers.rivals import rival, shared
+
+POD_LINK = "a pod's network device"
+# What each plugin has once for the host: name, type, whose.
+SINGLE = {
+    "vxlan.calico": ("vxlan", "calico"),
+    "vxlan-v6.calico": ("vxlan", "calico"),
+    "wireguard.cali": ("wireguard", "calico"),
+    "wg-v6.cali": ("wireguard", "calico"),
+    "bpfin.cali": ("veth", "calico"),
+    "bpfout.cali": ("veth", "calico"),
+    "cilium_host": ("veth", "cilium"),
+    "cilium_net": ("veth", "cilium"),
+    "cilium_vxlan": ("vxlan", "cilium"),
+    "cilium_geneve": ("geneve", "cilium"),
+    "cilium_wg0": ("wireguard", "cilium"),
+    "lxc_health": ("veth", "cilium"),
+    "kube-ipvs0": ("dummy", "kube"),
+}
+FLANNEL = re.compile(r"flannel(-v6)?\.[0-9]{1,8}\Z|flannel-wg(-v6)?\Z|flannel\.ipip\Z")
+FLANNEL_TYPES = ("vxlan", "wireguard", "ipip")
+CALI = re.compile(r"cali[0-9a-f]{11}\Z")
+LXC = re.compile(r"lxc[0-9a-f]{12}\Z")
+BWP = re.compile(r"bwp[0-9a-f]{12}\Z")
+
+
+def lent(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A card of the host's that a pod was given (CNI's host-device): it goes home under the name that the plugin was
+    told. Without it the kernel would give back a card under its name in there, and destroy what is none."""
+    facts = obj.facts
+    if facts["host"] or facts["type"] == "loopback" or not case.is_proven("netns", str(facts["netns"])):
+        return None
+    home = home_name(runtime, case, facts["netns"], obj.facts["name"])
+    if facts["type"] and not home:
+        return None  # the pod's own: it ends with its namespace
+    said = Evidence("kernel", f"in the network namespace {facts['netns']} of a pod")
+    return Finding("lent to a pod", (said,), role=Role.LENT, facts={"home_name": home} if home else {})
+
+
+def home_name(runtime: Runtime, case: Case, netns: int, name: str) -> str:
+    """What CNI's host-device was told to take for a pod's link of that name."""
+    pins: list[str] = next((each.facts["pins"] for each in case.objects("netns") if each.key == str(netns)), [])
+    ends = {pin.rpartition("/")[2] for pin in pins}
+    for record, _ in of(runtime, case, "cni"):
+        if record.facts["ifname"] == name and record.facts["netns"].rpartition("/")[2] in ends:
+            for device in record.facts["devices"]:
+                return str(device)
+    return ""
+
+
+def pod_link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The host's end of a pod's veth: its other end is in a pod's network namespace. Where that is not to be seen, the
+    name must be one that was computed for a pod of ours, and nobody else here may compute the same."""
+    facts = obj.facts
+    if not facts["host"] or facts["type"] != "veth":
+        return None
+    if facts["peer_netns"] and case.is_proven("netns", str(facts["peer_netns"])):
+        said = Evidence("kernel", f"its other end, {facts['peer'] or '?'}, is in the network namespace of a pod")
+        return Finding(POD_LINK, (said,))
+    if facts["peer_netns"] and facts["peer_netns"] != facts["netns"]:
+        return None  # somebody else's namespace: two clusters may have a pod of one name
+    named = pod_links(runtime, case).get(obj.key) or container_links(runtime, case).get(obj.key)
+    if named is not None:
+        return shared(runtime, obj, case, "cni", POD_LINK, named, f"ip link delete {obj.key}")
+    if LXC.match(obj.key) and obj.key in case.cached("containers.cilium", cni.cilium_links):
+        computed = Evidence("kernel", "Cilium's name for one of its endpoints")
+        return shared(runtime, obj, case, "cilium", POD_LINK, computed, f"ip link delete {obj.key}")
+    if CALI.match(obj.key) and trace(runtime, case):
+        doubt = Evidence("kernel", "named as Calico names them, for no pod that is known")
+        return Finding(
+            "perhaps a pod's network device", (doubt,), False, Role.ADMIN, advice=f"ip link delete {obj.key}"
+        )
+    return None
+
+
+def shaper(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The link by which a container's traffic is shaped: its name is computed from a random id."""
+    if obj.facts["type"] != "ifb" or not obj.facts["host"] or not BWP.match(obj.key):
+        return None
+    said = container_links(runtime, case).get(obj.key)
+    return Finding("a pod's traffic shaper", (said,)) if said is not None else None
+
+
+def single(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What Calico, Cilium or kube-proxy have once for the whole host. tunl0 and its like are the kernel's."""
+    type, what = SINGLE.get(obj.key, ("", ""))
+    if not what or not obj.facts["host"] or obj.facts["type"] != type:
+        return None
+    said = Evidence("kernel", f"a {type} link with the name that only {what.capitalize()} gives")
+    if obj.facts["master"]:
+        return None  # a port of somebody's bridge
+    return shared(runtime, obj, case, what, f"a link of {what.capitalize()}", said, f"ip link delete {obj.key}")
+
+
+def flannel(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """Flannel's tunnel: its address begins the subnet that flannel wrote down, or it is in the pods' network
+    (flannel pkg/backend/vxlan: EnsureIPv4)."""
+    facts = obj.facts
+    if not facts["host"] or facts["type"] not in FLANNEL_TYPES or not FLANNEL.match(obj.key) or facts["master"]:
+        return None
+    advice = f"ip link delete {obj.key}"
+    inner = in_networks(facts["addresses"], pod_networks(runtime, case))
+    if not trace(runtime, case):
+        return None
+    if not inner:
+        said = Evidence("kernel", f"named as flannel names it, with the address {', '.join(facts['addresses']) or '-'}")
+        return Finding("perhaps flannel's tunnel", (said,), proven=False, role=Role.ADMIN, advice=advice)
+    return shared(
+        runtime, obj, case, "flannel", "flannel's tunnel", Evidence("kernel", f"has its address {inner}"), advice
+    )
+
+
+def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A bridge that CNI's plugin made for containers of ours. The plugin takes one that is there, so it may be the
+    administrator's: it must have an address that the plugin gave it, no other, and no port but our pods'. Nobody ever
+    deletes it, and it is the same for all who use the same configuration."""
+    facts = obj.facts
+    if not facts["host"] or facts["type"] != "bridge":
+        return None
+    made = [record for record, _ in of(runtime, case, "cni") if obj.key in record.facts["bridges"]]
+    if not made:
+        return None
+    said = Evidence(made[0].source, f"{made[0].name} asks for bridge {obj.key}")
+    advice = f"ip link delete {obj.key}"
+    reason = f"the bridge {obj.key} of a CNI network"
+    gateways = {gateway for record in made for gateway in record.facts["gateways"]}
+    own = gateways & set(facts["addresses"])
+    strange = [each for each in facts["addresses"] if each not in gateways and not each.lower().startswith("fe80:")]
+    foreign = [
+        link.key
+        for link in case.objects("link")
+        if link.facts["host"] and link.facts["master"] == obj.key and not case.is_proven("link", link.key)
+    ]
+    if not own or strange:
+        what = f"has the address {strange[0]}" if strange else "has no address that the plugin gave it"
+        return Finding(reason, (said, Evidence("kernel", what)), proven=False, role=Role.ADMIN, advice=advice)
+    if foreign:
+        held = (Evidence("kernel", f"has the port {foreign[0]}, which is not the product's"), said)
+        return Finding(f"{reason}, which somebody else uses too", held, role=Role.HELD, advice=advice)
+    users = [
+        record.name
+        for record in case.records_of("cni")
+        if record.source != "ledger" and obj.key in record.facts["bridges"] and record not in made
+    ]
+    if users:
+        held = (Evidence("disk", f"{users[0]} asks for it too"), said)
+        return Finding(f"{reason}, which somebody else uses too", held, role=Role.HELD, advice=advice)
+    return Finding(reason, (said, Evidence("kernel", f"has the plugin's address {sorted(own)[0]}, and no other port")))
+
+
+LINKS = (lent, pod_link, shaper, single, flannel, bridge)
+
+
+# -- networks -------------------------------------------------------------------------------------------------------
+
+
+def pod_networks(runtime: Runtime, case: Case) -> list[str]:
+    """The networks of the product's pods: as its own firewall rules name them, else as it has them by default."""
+
+    def make() -> list[str]:
+        found = []
+        for rule in case.objects("xtables"):
+            if rule.facts.get("comment") and rule.facts["comment"] in runtime.comments:
+                words = rule.facts["rule"].split()
+                found += [words[number + 1] for number, word in enumerate(words[:-1]) if word in ("-s", "-d")]
+        return [network for network in dict.fromkeys(found) if parsed(network)] or [runtime.pods]
+
+    networks: list[str] = case.cached("containers.networks", make)
+    return networks
+
+
+def parsed(network: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        found = ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return None
+    return found if found.prefixlen >= 8 else None  # more is no pods' network
+
+
+def in_networks(addresses: Iterable[str], networks: Iterable[str]) -> str:
+    """The first of these addresses or networks that lies in one of those; "" if none does."""
+    outer = [network for network in map(parsed, networks) if network is not None]
+    for address in addresses:
+        inner = parsed(address)
+        if inner is not None and any(
+            inner.version == each.version and inner.subnet_of(each)  # type: ignore[arg-type]
+            for each in outer
+        ):
+            return address
+    return ""
+
+
+# -- kinds that may not be there yet: routes, rules, addresses ------------------------------------------------------
+
+# dataplane_defs.go: felix' own number; bird's has a name and a number of its own (rtnetlink(7), RTPROT_BIRD).
+CALICO_ROUTES = ("80", "felix", "12", "bird")
+
+
+def route(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """Routes of the pods' network: those by a link of ours go with it; a blackhole has no link (felix route_mgr.go)."""
+    facts = obj.facts
+    if facts.get("dev") and case.is_proven("link", str(facts["dev"])):
+        return Finding("a route to a pod", (Evidence("kernel", f"leads to {facts['dev']}"),))
+    if str(facts.get("protocol")) not in CALICO_ROUTES or str(facts.get("type")) != "blackhole":
+        return None
+    inner = in_networks([str(facts.get("dst", ""))], pod_networks(runtime, case))
+    if not inner:
+        return None
+    said = Evidence("kernel", f"{inner} is of the pods' network, protocol {facts['protocol']}")
+    return shared(runtime, obj, case, "calico", "a route of Calico's", said, f"ip route delete blackhole {inner}")
+
+
+def policy(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """Cilium's rules of policy routing are shown: to delete the wrong one cuts the host off (its `lookup local`
+    at 100 is the kernel's own, moved there from 0: cilium bpf/init.sh)."""
+    facts = obj.facts
+    if str(facts.get("table")) not in ("2004", "2005") or not any(
+        case.is_proven("link", name) for name, (_, what) in SINGLE.items() if what == "cilium"
+    ):
+        return None
+    said = Evidence("kernel", f"priority {facts.get('priority')}, table {facts['table']}, as Cilium has it")
+    advice = f"ip rule delete priority {facts.get('priority')} lookup {facts['table']}"
+    return Finding("perhaps a rule of Cilium's", (said,), proven=False, advice=advice)
+
+
+def address(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """An address that the product gave the host, under a label of its own."""
+    if not runtime.label or obj.facts.get("label") != runtime.label:
+        return None
+    return Finding(f"an address that {runtime.title} gave the host", (Evidence("kernel", f"labelled {runtime.label}"),))
+
+
+def ipvs(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A virtual server of kube-proxy's: its address is on kube-ipvs0. The table is the whole host's (keepalived), so
+    it is only shown."""
+    dummy = next((link for link in case.proven("link") if link.key == "kube-ipvs0"), None)
+    if (
+        dummy is None
+        or str(obj.facts.get("address", "")) not in dummy.facts["addresses"]
+        or rival(runtime, case, "kube")
+    ):
+        return None
+    said = Evidence("kernel", f"{obj.facts['address']} is an address of kube-ipvs0")
+    service = str(obj.facts.get("service", ""))
+    return Finding("a virtual server of kube-proxy's", (said,), proven=False, advice=f"ipvsadm -D {service}")
+
+
+LATER = {"route": (route,), "rule": (policy,), "address": (address,), "ipvs": (ipvs,)}

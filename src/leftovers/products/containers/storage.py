@@ -1,0 +1,254 @@
+"""Which mounts and files are a product's own. Below kubelet's directory lies what is the administrator's: volumes are
+unmounted and never entered, and nothing is deleted behind a mount."""
+
+from __future__ import annotations
+
+import re
+
+from leftovers.claims import Case, Finding
+from leftovers.evidence import containerd
+from leftovers.model import Evidence, Object, Role
+from leftovers.products.containers.known import containers, holds, in_bundle, pod_uids, relative, trace
+from leftovers.products.containers.names import Runtime
+from leftovers.products.containers.reading import LOGS
+from leftovers.products.containers.rivals import FILES, shared
+from leftovers.products.product import Directory
+
+UID = r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})"
+# Where each mounts, in its own directory (containerd core/runtime/v2/bundle.go, internal/cri/server/helpers.go;
+# kubernetes pkg/volume/util/subpath/subpath_linux.go, pkg/volume/csi/csi_attacher.go).
+STATE = re.compile(
+    r"io\.containerd\.runtime\.v2\.task/[^/]+/[^/]+/rootfs(/.*)?\Z"
+    r"|io\.containerd\.grpc\.v1\.cri/(sandboxes|containers)/[0-9a-f]{64}/.+"
+    r"|io\.containerd\.podsandbox\.controller\.v1\.podsandbox/[0-9a-f]{64}/.+"
+)
+ROOT = re.compile(r"tmpmounts/.+|io\.containerd\.snapshotter\.v1\.[^/]+/(snapshotter/)?snapshots/[0-9]+(/.*)?\Z")
+KUBELET = re.compile(
+    rf"pods/{UID}/(volumes/[^/]+/[^/]+|volume-subpaths/[^/]+/[^/]+/[^/]+|volumeDevices/[^/]+/[^/]+|plugins/[^/]+)(/.*)?\Z"
+    r"|plugins/kubernetes\.io/[^/]+/.+|plugins/[^/]+/.+"
+)
+# /run/containerd and what is in it, as all containerds of root have it.
+RUN = ("/run/containerd/s", "/run/containerd/fifo", "/run/containerd/runc", "/run/containerd")
+CNI = ("/var/lib/cni/results", "/var/lib/cni/flannel", "/var/lib/cni/networks", "/var/lib/cni")
+PLUGINS = (
+    ("/run/calico", "calico", Role.LIVE),
+    ("/var/log/calico", "calico", Role.DATA),
+    ("/run/flannel", "flannel", Role.LIVE),
+    ("/run/cilium", "cilium", Role.LIVE),
+)
+
+
+def mount(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A mount in a place where containerd or kubelet mount, in whichever namespace on the host's root. One that the
+    host's configuration asks for is the administrator's, and so is one at a directory that they only have things in."""
+    point, facts = obj.facts["point"], obj.facts
+    if not holds(runtime, case, point) or facts["fstype"] == "nsfs":
+        return None
+    said = (Evidence("kernel", f"mounted at {point} ({facts['fstype']}, {facts['source']})"),)
+    if facts["configured"]:
+        asked = (Evidence("disk", f"{facts['configured']} asks for a mount there"),)
+        return Finding("a mount that the administrator configured", asked, role=Role.ADMIN)
+    for directory, form, reason in (
+        (runtime.state, STATE, "a container's file system"),
+        (runtime.root, ROOT, "a mount of containerd's"),
+        (runtime.kubelet, KUBELET, "a pod's volume"),
+    ):
+        inner = relative(runtime, case, point, directory)
+        if inner is not None and form.match(inner):
+            return Finding(reason, said)
+    reason = f"mounted below {runtime.directory}, but not where {runtime.title} mounts anything"
+    return Finding(reason, said, proven=False, role=Role.ADMIN, advice=f"umount {point}")
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def directories(runtime: Runtime) -> tuple[Directory, ...]:
+    """What is to be looked at: its own; what it may share; and what would tell of somebody else."""
+    shared_by = "all products of containerd or CNI have it"
+    return (
+        *(Directory(path, role, source) for path, role, source in runtime.own),
+        *(Directory(path, role, source) for path, _, role, source in runtime.marked),
+        *(
+            Directory(path, Role.DATA, "made if nothing is there (snap/hooks/install, configure)")
+            for path in runtime.symlinks
+        ),
+        *(Directory(path, Role.DATA, "made for what is in it") for path in runtime.parents),
+        *(Directory(path, Role.LIVE, shared_by) for path in (*RUN, *CNI, *LOGS)),
+        *(Directory(path, role, f"{what}'s own directory") for path, what, role in PLUGINS),
+        *(
+            Directory(path, Role.ADMIN, "another user of what is shared")
+            for each in FILES.values()
+            for path in each
+            if not path.startswith(f"{runtime.programs}/")
+        ),
+    )
+
+
+def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A directory or file that is the product's by its name alone: nobody else has one there."""
+    declared = next((each for each in runtime.own if each[0] == obj.key), None)
+    if declared is None:
+        return None
+    path, role, source = declared
+    package = Evidence("package", source)
+    if obj.facts["type"] == "remote":
+        reason = f"a directory of {runtime.title} on a network or FUSE file system"
+        return Finding(reason, (package,), proven=False, advice=f"rm -r {path}")
+    if obj.facts["mounted"] and not case.is_proven("mount", path):
+        said = (package, Evidence("kernel", f"something is mounted there, and not by {runtime.title}"))
+        reason = f"a directory of {runtime.title} behind a mount"
+        return Finding(reason, said, proven=False, role=Role.ADMIN, advice=f"umount {path}")
+    if obj.facts["type"] == "symlink":
+        said = (package, Evidence("disk", f"leads to {obj.facts['target']}"))
+        reason = f"the administrator's symlink for {runtime.title}"
+        return Finding(reason, said, role=Role.ADMIN)
+    return Finding(f"a {obj.facts['type']} of {runtime.title}", (package,), role=role)
+
+
+def marked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A file in a shared place whose text says, at this look, that it is the product's."""
+    for path, word, role, source in runtime.marked:
+        if path != obj.key or obj.facts["type"] != "file":
+            continue
+        for record in case.records_of("marked"):
+            if record.name == path and record.source != "ledger" and record.facts["inode"] == obj.identity[2]:
+                said = (Evidence("disk", f"has {word!r} in it"), Evidence("package", source))
+                return Finding(f"a file of {runtime.title}", said, role=role)
+        if not trace(runtime, case):
+            return None
+        reason = f"a file with a name of {runtime.title}, but not its text"
+        return Finding(reason, (Evidence("disk", f"has no {word!r} in it"),), False, Role.ADMIN, advice=f"rm {path}")
+    return None
+
+
+def symlink(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A symlink in a shared place that leads into the product's directory. Its name alone is any Kubernetes'."""
+    if obj.key not in runtime.symlinks or obj.facts["type"] != "symlink":
+        return None
+    if not holds(runtime, case, obj.facts["target"]) or "/.." in obj.facts["target"]:
+        return None
+    said = Evidence("disk", f"leads to {obj.facts['target']}")
+    return Finding(f"a symlink of {runtime.title}", (said,), role=Role.DATA)
+
+
+def of_container(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What CNI's plugins, runc and shims keep of one container, and what is kept of one pod's logs: each is named for
+    an id of ours, in a directory that is everybody's."""
+    table = case.cached("containers.of", lambda: named_files(runtime, case))
+    said = table.get(obj.key)
+    if said is None:
+        return None
+    role = Role.DATA if obj.key.startswith(f"{LOGS[0].rpartition('/')[0]}/") else Role.LIVE
+    return Finding("what is kept of a container", (said,), role=role)
+
+
+def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
+    """All such files that were read at this look, and the proof."""
+    ids, uids = containers(runtime, case), pod_uids(runtime, case)
+    found: dict[str, Evidence] = {}
+    hashes: dict[str, Evidence] = {}
+    groups = {(runtime.namespaces or ("k8s.io",))[0]: set(ids)}
+    for type in ("container", "shim"):
+        for record in case.records_of(type):
+            names = {record.facts["id"], record.facts.get("sandbox", "")} - {""}
+            groups.setdefault(record.facts["namespace"], set()).update(names)
+    for namespace, names in groups.items():
+        for id in names:
+            for each in containerd.sockets(runtime.address, namespace, id):
+                hashes[each] = Evidence("disk", f"computed from {runtime.address}, {namespace} and {id[:12]}")
+    for record in case.records:
+        facts = record.facts
+        if record.source == "ledger":
+            continue
+        if record.type in ("cni", "lease", "scratch") and facts["id"] in ids:
+            found[record.name] = ids[facts["id"]]
+        elif record.type == "log":
+            said = ids.get(facts["id"]) or uids.get(facts["uid"])
+            if said:
+                found[record.name] = said
+        elif record.type == "runc":
+            ours = in_bundle(runtime, case, facts["bundle"]) == facts["id"]
+            if ours or facts["id"] in ids:
+                said = ids.get(facts["id"]) or Evidence("disk", f"started in {facts['bundle']}")
+                found[facts["path"]] = said
+        elif record.type == "socket" and facts["hash"] in hashes:
+            found[record.name] = hashes[facts["hash"]]
+        elif record.type == "fifo" and facts["ids"] and all(id in ids for id in facts["ids"]):
+            found[record.name] = ids[facts["ids"][0]]
+    return found
+
+
+def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A directory that is everybody's, in which nothing is left but the product's: it goes empty. The plugins' own
+    counters and locks go with the last lease."""
+    path, facts = obj.key, obj.facts
+    network = path.rpartition("/")[0] == "/var/lib/cni/networks"
+    namespace = path.rpartition("/")[0] == "/run/containerd/runc"
+    if path not in (*RUN, *CNI, *LOGS) and not network and not namespace:
+        if re.match(r"/var/lib/cni/networks/[^/]+/(lock|last_reserved_ip\.[0-9])\Z", path):
+            directory = next((each for each in case.objects("file") if each.key == path.rpartition("/")[0]), None)
+            if directory is not None and left_over(case, directory) == []:
+                said = Evidence("disk", f"nothing else is left in {directory.key}")
+                return Finding("what is kept of a network", (said,), facts={"strict": True})
+        return None
+    if facts["type"] != "directory" or facts["mounted"] or left_over(case, obj):
+        return None
+    what = "containerd" if path.startswith("/run/containerd") else "kube" if path in LOGS else "cni"
+    said = Evidence("disk", f"holds nothing that is not {runtime.possessive}")
+    if network and any(case.is_proven("file", f"{path}/{name}") for name in facts["entries"]):
+        # The name may be another's too, who makes it again for his next lease.
+        return Finding("the leases of a network, all gone", (said,), facts={"only_hollow": True})
+    return shared(
+        runtime, obj, case, what, "a directory of containers, empty", said, f"rmdir {path}", facts={"only_hollow": True}
+    )
+
+
+def left_over(case: Case, directory: Object) -> list[str]:
+    """What stays in a directory when all that is proven goes. Its counters and locks do not count."""
+    if len(directory.facts["entries"]) >= 200:
+        return [f"{directory.key}/..."]  # kinds/files.py lists no more
+    claims = [f"{directory.key}/{name}" for name in directory.facts["entries"]]
+    return [
+        path
+        for path in claims
+        if not case.is_proven("file", path) and not re.search(r"/(lock|last_reserved_ip\.[0-9])\Z", path)
+    ]
+
+
+def parent(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A directory in a shared place that was made for something of the product's, while it holds that and nothing
+    else. One that is empty already may be anybody's."""
+    entries = obj.facts["entries"]
+    if obj.key not in runtime.parents or obj.facts["type"] != "directory" or obj.facts["mounted"] or not entries:
+        return None
+    if not all(case.is_proven("file", f"{obj.key}/{name}") for name in entries):
+        return None
+    said = Evidence("disk", f"holds {', '.join(entries[:3])}, and nothing else")
+    return Finding(f"a directory made for {runtime.title}", (said,), role=Role.DATA, facts={"only_hollow": True})
+
+
+def plugin_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What Calico, flannel or Cilium have once for the whole host."""
+    for path, what, role in PLUGINS:
+        if path == obj.key and obj.facts["type"] == "directory" and not obj.facts["mounted"]:
+            said = Evidence("disk", f"{what}'s own directory")
+            return shared(
+                runtime, obj, case, what, f"a directory of {what.capitalize()}'s", said, f"rm -r {path}", role=role
+            )
+    return None
+
+
+def conflist(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A CNI configuration in the shared directory that names the product's own files."""
+    for record in case.records_of("conflist"):
+        if record.name != obj.key or record.source == "ledger" or record.facts.get("within"):
+            continue
+        named = next((path for path in record.facts["paths"] if holds(runtime, case, path)), "")
+        if named:
+            said = Evidence("disk", f"names {named}")
+            return Finding(f"a CNI configuration of {runtime.title}", (said,), role=Role.DATA)
+    return None
+
+
+RULES = (own, marked, symlink, of_container, conflist, plugin_directory, parent, shared_directory)
