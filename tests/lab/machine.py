@@ -85,11 +85,18 @@ class Recipe:
         "systemd-tmpfiles-clean.timer",
     )
     version: int = 2  # raise it when build() changes
+    # A script in lab/data that the base runs when it boots for the first time: what it made is in the base.
+    first_boot: str = ""
 
     @property
     def key(self) -> str:
-        text = json.dumps([self.suite, self.include, self.download, self.aptopts, self.mask, self.version])
+        parts = [self.suite, self.include, self.download, self.aptopts, self.mask, self.version]
+        text = json.dumps([*parts, *([self.script] if self.first_boot else [])])
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    @property
+    def script(self) -> str:
+        return (Path(__file__).parent / "data" / self.first_boot).read_text()
 
 
 TOOLS = (
@@ -105,6 +112,11 @@ TOOLS = (
 )
 # The libraries of LXD, where Incus' are not of the same use.
 LXD = (*(tool for tool in TOOLS if tool not in ("libcowsql0", "squashfs-tools-ng")), "libdqlite0")
+# In a container snapd mounts with squashfuse. containerd is the administrator's, and what stand-ins are made of.
+SNAPD = (
+    *(tool for tool in TOOLS if not tool.startswith(("lib", "runit", "squashfs-tools-ng"))),
+    *("snapd", "squashfuse", "containerd", "runc", "containernetworking-plugins", "ipset"),
+)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -123,6 +135,9 @@ RECIPES = {
             (*(tool for tool in LXD if tool not in ("liblxc1t64", "util-linux-extra")), "liblxc1"),
             (("lxd", "lxd-client", "lxcfs"),),
         ),
+        Recipe("snapd-trixie", "trixie", SNAPD, (), first_boot="snapd.sh"),
+        # Its Release file may be expired.
+        Recipe("snapd-sid", "sid", SNAPD, (), ('Acquire::Check-Valid-Until "false"',), first_boot="snapd.sh"),
     )
 }
 
@@ -252,6 +267,12 @@ def build(recipe: Recipe, root: Path) -> None:
     for unit in recipe.mask:
         (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
     tool("chroot", str(root), "apt-get", "-q", "update")
+    if recipe.first_boot:
+        with Machine(recipe, disk=True, of=root) as m:
+            m.run(recipe.script, timeout=600)
+            m.halt()
+            remove_tree(root)
+            shutil.move(m.root, root)
 
 
 def stanza(deb: Path) -> str:
@@ -319,6 +340,7 @@ class Machine:
     recipe: Recipe = field(default_factory=lambda: RECIPES["incus-trixie"])
     loop: bool = False  # bind the machine's loop devices into it
     disk: bool = False  # keep its root on disk (slower); so it is with loop, for a loop device outlives the memory
+    of: Path | None = None  # a copy of this, not of the recipe's base
     seconds: dict[str, float] = field(default_factory=dict)  # what its making cost
 
     def __enter__(self) -> Machine:
@@ -335,7 +357,7 @@ class Machine:
 
     def prepare(self) -> None:
         """Make the scratch directory, locked for as long as this process lives. boot() puts the base into it."""
-        self.base = base(self.recipe)
+        self.base = self.of or base(self.recipe)
         scratch = Path(os.environ.get("LEFTOVERS_LAB_SCRATCH", "/var/tmp"))
         reap(scratch)
         self.directory = scratch / f"leftovers-lab.{secrets.token_hex(4)}"
@@ -557,8 +579,8 @@ class Machine:
                 parts.append(f"-- {title}\n{error}")
         return "\n".join(parts)
 
-    def stop(self) -> None:
-        """Kill the host and remove its files, without ceremony: nothing of it is wanted any more."""
+    def halt(self) -> None:
+        """Kill the host, without ceremony."""
         if hasattr(self, "nspawn") and self.nspawn.poll() is None:
             self.nspawn.terminate()
             try:
@@ -566,6 +588,10 @@ class Machine:
             except subprocess.TimeoutExpired:
                 self.nspawn.kill()
                 self.nspawn.wait()
+
+    def stop(self) -> None:
+        """Kill the host and remove its files: nothing of it is wanted any more."""
+        self.halt()
         if hasattr(self, "cgroup"):
             remove_cgroup(self.cgroup)
         if hasattr(self, "directory"):
