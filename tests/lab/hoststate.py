@@ -52,6 +52,8 @@ NOISE_FILES = {
     r"/var/cache/(apt|debconf|man|ldconfig|apparmor)(/.*)?": "caches of package managers",
     r"/var/backups(/.*)?": "of dpkg's database",
     r"/var/log/(journal|apt|dpkg\.log|alternatives\.log|wtmp.*|btmp.*|lastlog|faillog)(/.*)?": "logs of the host",
+    r"/var/lib/snapd/(state\.json|state\.lock|system-key|maintenance\.json)": "snapd's own; snaps are a class",
+    r"/var/lib/snapd/(cache|assertions|cookie|errtracker\.db|inhibit)(/.*)?": "snapd's own",
     r"/var/(log|lib)/private": "made by systemd with any DynamicUser",
     r"/var/lib/misc/dnsmasq\.leases": "written by any dnsmasq, also the administrator's",
     r"/(var/)?tmp/systemd-private-.*": "private /tmp of services that come and go",
@@ -84,8 +86,8 @@ NOISE_UNIX = {
 }
 
 # Below these a file's content is the administrator's (or a package's configuration): it is hashed.
-HASHED = ("/etc", "/srv", "/opt", "/root", "/home", "/usr/local")
-TREES = (*HASHED, "/run", "/var", "/mnt", "/media", "/tmp")
+HASHED = ("/etc", "/srv", "/opt", "/root", "/home", "/usr/local", "/var/snap")
+TREES = (*(tree for tree in HASHED if tree != "/var/snap"), "/run", "/var", "/snap", "/mnt", "/media", "/tmp")
 # File systems whose files are no files, or whose walk could hang or never end.
 UNWALKED = """
 proc sysfs cgroup cgroup2 fuse fuseblk nsfs debugfs tracefs securityfs bpf mqueue
@@ -311,6 +313,7 @@ def read_network(reader: Reader, procs: list[Proc]) -> None:
         read_routes(reader, prefix, path)
         read_nft(reader, prefix, path)
         read_xtables(reader, prefix, path)
+        read_sets(reader, prefix, path)
         read_ports(reader, prefix, path)
 
 
@@ -386,6 +389,16 @@ def read_xtables(reader: Reader, prefix: str, path: str) -> None:
         for line in reader.run("ebtables-legacy-save", netns=path).splitlines():
             if line.startswith((":", "-")):
                 reader.add("xtables", f"{prefix}ebtables-legacy {line.strip()}")
+
+
+def read_sets(reader: Reader, prefix: str, path: str) -> None:
+    """ipset's sets and what is in them; the tool is there where somebody uses it."""
+    if not os.path.exists("/usr/sbin/ipset"):
+        return
+    for line in reader.run("ipset", "save", netns=path).splitlines():
+        # the seed of a hash is the kernel's dice, and the sizes follow what is in it
+        words = re.sub(r" (initval|hashsize|bucketsize|timeout \d+ packets) \S+", "", line).split(" ", 1)
+        reader.add("ipset", f"{prefix}{words[-1]}" if words[0] == "create" else f"{prefix}element {words[-1]}")
 
 
 LEGACY_TABLES = {
@@ -596,6 +609,28 @@ def read_switches(reader: Reader) -> None:
                 reader.add(kind, f"{table} {known}")
 
 
+def read_snaps(reader: Reader) -> None:
+    """From snapd's own file: to ask would wake it."""
+    try:
+        snaps = json.loads(slurp("/var/lib/snapd/state.json"))["data"].get("snaps", {})
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError) as error:
+        reader.unreadable.append(f"snapd's state: {error}")
+        return
+    for name, value in snaps.items():
+        reader.add("snap", name, {key: value.get(key) for key in ("type", "current", "active", "services-disabled")})
+
+
+def read_pins(reader: Reader) -> None:
+    """What is pinned in a BPF file system."""
+    for point, value in mounts("self"):
+        if value["type"] == "bpf":
+            for directory, names, files in os.walk(point):
+                for name in (*names, *files):
+                    reader.add("bpf", os.path.join(directory, name))
+
+
 def read_modules(reader: Reader) -> None:
     for line in slurp_or("/proc/modules", "").splitlines():
         reader.add("module", line.split()[0])
@@ -616,6 +651,8 @@ def snapshot() -> dict[str, Any]:
     read_sysctls(reader)
     read_apparmor(reader)
     read_switches(reader)
+    read_snaps(reader)
+    read_pins(reader)
     read_modules(reader)
     return {"format": 1, "state": reader.state, "unreadable": sorted(set(reader.unreadable))}
 

@@ -85,11 +85,18 @@ class Recipe:
         "systemd-tmpfiles-clean.timer",
     )
     version: int = 2  # raise it when build() changes
+    # A script in lab/data that the base runs when it boots for the first time: what it made is in the base.
+    first_boot: str = ""
 
     @property
     def key(self) -> str:
-        text = json.dumps([self.suite, self.include, self.download, self.aptopts, self.mask, self.version])
+        parts = [self.suite, self.include, self.download, self.aptopts, self.mask, self.version]
+        text = json.dumps([*parts, *([self.script] if self.first_boot else [])])
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    @property
+    def script(self) -> str:
+        return (Path(__file__).parent / "data" / self.first_boot).read_text()
 
 
 TOOLS = (
@@ -114,6 +121,11 @@ PYTEST = (
 )
 # Its Release file may be expired.
 SID = ('Acquire::Check-Valid-Until "false"',)
+# In a container snapd mounts with squashfuse. containerd is the administrator's, and what stand-ins are made of.
+SNAPD = (
+    *(tool for tool in TOOLS if not tool.startswith(("lib", "runit", "squashfs-tools-ng"))),
+    *("snapd", "squashfuse", "containerd", "runc", "containernetworking-plugins", "ipset"),
+)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -145,6 +157,8 @@ RECIPES = {
         Recipe("tests-sid", "sid", PYTEST, (), SID),
         Recipe("tests-trixie", "trixie", PYTEST, ()),
         Recipe("tests-bookworm", "bookworm", PYTEST, ()),
+        Recipe("snapd-trixie", "trixie", SNAPD, (), first_boot="snapd.sh"),
+        Recipe("snapd-sid", "sid", SNAPD, (), SID, first_boot="snapd.sh"),
     )
 }
 
@@ -276,6 +290,12 @@ def build(recipe: Recipe, root: Path) -> None:
     for unit in recipe.mask:
         (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
     tool("chroot", str(root), "apt-get", "-q", "update")
+    if recipe.first_boot:
+        with Machine(recipe, disk=True, of=root) as m:
+            m.run(recipe.script, timeout=600)
+            m.halt()
+            remove_tree(root)
+            shutil.move(m.root, root)
 
 
 def stanza(deb: Path) -> str:
@@ -343,6 +363,7 @@ class Machine:
     recipe: Recipe = field(default_factory=lambda: RECIPES["incus-trixie"])
     loop: bool = False  # bind the machine's loop devices into it
     disk: bool = False  # keep its root on disk (slower); so it is with loop, for a loop device outlives the memory
+    of: Path | None = None  # a copy of this, not of the recipe's base
     seconds: dict[str, float] = field(default_factory=dict)  # what its making cost
 
     def __enter__(self) -> Machine:
@@ -359,7 +380,7 @@ class Machine:
 
     def prepare(self) -> None:
         """Make the scratch directory, locked for as long as this process lives. boot() puts the base into it."""
-        self.base = self.find_base()
+        self.base = self.of or self.find_base()
         scratch = Path(os.environ.get("LEFTOVERS_LAB_SCRATCH", "/var/tmp"))
         reap(scratch)
         self.directory = scratch / f"leftovers-lab.{secrets.token_hex(4)}"
@@ -586,8 +607,8 @@ class Machine:
                 parts.append(f"-- {title}\n{error}")
         return "\n".join(parts)
 
-    def stop(self) -> None:
-        """Kill the host and remove its files, without ceremony: nothing of it is wanted any more."""
+    def halt(self) -> None:
+        """Kill the host, without ceremony."""
         if hasattr(self, "nspawn") and self.nspawn.poll() is None:
             self.nspawn.terminate()
             try:
@@ -595,6 +616,10 @@ class Machine:
             except subprocess.TimeoutExpired:
                 self.nspawn.kill()
                 self.nspawn.wait()
+
+    def stop(self) -> None:
+        """Kill the host and remove its files: nothing of it is wanted any more."""
+        self.halt()
         if hasattr(self, "cgroup"):
             remove_cgroup(self.cgroup)
         if hasattr(self, "directory"):

@@ -163,6 +163,11 @@ DIFFERENCES = [
         "systemctl stop admin-netns; ip netns del admin",
         [r"lost netns \[netns admin\]", r"lost link veth12345678"],
     ),
+    (
+        "left BPF pin",
+        "mkdir /mnt/bpf; mount -t bpf pins /mnt/bpf; mkdir /mnt/bpf/cali_maps",
+        [r"left bpf /mnt/bpf/cali_maps", r"left mount /mnt/bpf"],
+    ),
     ("failed unit", "systemd-run -q --unit=bad false; sleep 0.3", [r"left unit bad.service"]),
 ]
 
