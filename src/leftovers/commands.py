@@ -160,15 +160,22 @@ def clean(arguments: Namespace) -> int:
 def refuse_installed(named: Sequence[str], products: Sequence[Product], seen: Survey) -> None:
     for product in products:
         if product.name in named and seen.presence[product.name] is Presence.INSTALLED:
-            # A companion without a package of its own comes with the product that it lives for.
-            packages = product.packages or next(
-                other.packages for other in map(load, NAMES) if product.name in other.companions
-            )
             raise Refusal(
                 product.name,
                 f"is installed ({seen.because[product.name]}), so nothing of it is left over",
-                f"apt purge {packages[0]}, or leftovers clean {product.name} --force",
+                f"{removal_of(product)}, or leftovers clean {product.name} --force",
             )
+
+
+def removal_of(product: Product) -> str:
+    """The command that removes a product. A companion without a package of its own comes with the product that it
+    lives for."""
+    if product.snaps and not product.packages:
+        return f"snap remove --purge {product.snaps[0]}"
+    packages = product.packages or next(
+        other.packages for other in map(load, NAMES) if product.name in other.companions
+    )
+    return f"apt purge {packages[0]}"
 
 
 def unchanged(
