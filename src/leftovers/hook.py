@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from leftovers import conf, moments, removal, report, saved, transaction, watcher
-from leftovers.daemons import dpkg
+from leftovers import conf, moments, removal, report, saved, snaps, snapwatch, transaction, watcher
+from leftovers.daemons import dpkg, snapd
 from leftovers.errors import Fault, Refusal
 from leftovers.host import Host
 from leftovers.kinds.files import Tree
@@ -29,6 +29,8 @@ __all__ = ["VETO", "main"]
 VETO = 10
 # What `dpkg` may have to wait for a sweep, in seconds, besides the time that instances get to shut down.
 SWEEP = 900.0
+# What a snap's remove hook takes at most, in seconds: snapd kills it after ten minutes.
+HOOK = 480.0
 # dpkg's hook comes after these, and tells what a fault means: nobody wants to read it three times.
 SILENT = ("apt-question", "apt-packages")
 
@@ -41,7 +43,7 @@ def main(event: str, arguments: Sequence[str], environment: Mapping[str, str] = 
         if not settings.enabled:
             return 0
         scene = Scene(host, Ledger(host), settings, say)
-        for warning in warnings if event in ("dpkg-pre", "maintainer-prerm") else ():
+        for warning in warnings if event in ("dpkg-pre", "maintainer-prerm", "snap-settle") else ():
             say(warning)
         EVENTS[event](scene, arguments, environment)
         return 0
@@ -408,6 +410,43 @@ def hooked(host: Host) -> bool:
     return host.exists("/etc/dpkg/dpkg.cfg.d/leftovers")
 
 
+# -- snaps
+
+
+def snap_guard(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """UNIT: a service of a snap is about to be stopped, and still runs."""
+    snaps.guard(scene, arguments[0])
+
+
+def snap_remove(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """SNAP, in a snap's own remove hook: its services were stopped. snapd gives it ten minutes
+    (overlord/hookstate/hookmgr.go)."""
+    snap = arguments[0]
+    if snaps.product_of(snap):
+        change = snapd.removing(scene.host, snap)
+        snaps.begin(scene, snap, change.id if change else "hook", stop=False, limit=HOOK)
+
+
+def snap_settle(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """/snap or /var/snap has changed, a guard has swept, or the host was booted."""
+    snaps.settle(scene)
+
+
+def snap_watch(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Be there when snapd removes a snap whose services do not run. Returns when there is none."""
+
+    def begin(snap: str, change: str) -> None:
+        try:
+            snaps.begin(scene, snap, change, stop=False)
+        except Fault as fault:
+            scene.say(f"{snap}: {fault}; it will be tried again when snapd is done")
+
+    try:
+        snapwatch.watch(scene.host, begin, snaps.LIMIT)
+    except OSError as error:
+        scene.say(f"snaps that do not run cannot be watched ({error.strerror or error}): what they leave goes after")
+
+
 # -- common
 
 
@@ -452,4 +491,8 @@ EVENTS: Mapping[str, Callable[[Scene, Sequence[str], Mapping[str, str]], None]] 
     "maintainer-prerm": prerm,
     "maintainer-postrm": postrm,
     "maintainer-postinst": postinst,
+    "snap-guard": snap_guard,
+    "snap-remove": snap_remove,
+    "snap-settle": snap_settle,
+    "snap-watch": snap_watch,
 }

@@ -1,7 +1,8 @@
 """What was seen and done, on disk: evidence outlives the product, and a killed run is finished by running again.
 
 /var/lib/leftovers (mode 0700): lock, and for each product NAME.json (evidence; see docs/ledger.md), NAME.log (one
-JSON document a line: what was done) and arrivals/NAME.json (what stood before it came). Evidence is replaced
+JSON document a line: what was done) and arrivals/NAME.json (what stood before it came); for all of them packages and
+snaps (which were here). Evidence is replaced
 atomically and flushed to the disk before anything is removed; the log is flushed after each batch.
 """
 
@@ -12,7 +13,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +101,13 @@ class Ledger:
         except OSError:
             return {}
         return dict(line.split(" ", 1) for line in lines if line.count(" ") == 1)
+
+    def snaps(self) -> frozenset[str]:
+        """The snaps of products that were installed when we last looked: one that is not any more was removed since."""
+        try:
+            return frozenset(self.host.read(f"{DIRECTORY}/snaps").split())
+        except OSError:
+            return frozenset()
 
     def arrivals(self, product: str) -> dict[str, Any] | None:
         """What stood before a product last came to this host, as arrival() wrote it; None where nothing is written.
@@ -208,6 +216,12 @@ class Ledger:
         if now_known != known:
             lines = [f"{package} {product}\n" for package, product in sorted(now_known.items())]
             self.replace("packages", "".join(lines).encode())
+
+    def remember_snaps(self, names: Iterable[str]) -> None:
+        """What snaps() tells from now on. The caller holds the lock. Raises Refusal."""
+        wanted = frozenset(names)
+        if wanted != self.snaps():
+            self.replace("snaps", "".join(f"{name}\n" for name in sorted(wanted)).encode())
 
     def log(self, product: str, event: str, **facts: Any) -> None:
         """Append one line to a product's log and flush it. A log that cannot be written stops nothing: what was

@@ -34,7 +34,8 @@ from leftovers.watcher import Watched, start_time
 
 __all__ = [
     *("Forecast", "Scene", "amount", "arrive", "at_stake", "before", "begun", "commit", "finish", "forecast"),
-    *("note_started", "stands", "start_again", "stop", "tell_metapackage", "tell_started"),
+    *("PATIENCE", "counted", "last_sweep", "note_started", "presence_of", "record", "stands", "start_again", "stop"),
+    *("sweep_now", "tell_metapackage", "tell_started"),
 ]
 
 # Another leftovers (a person's, or the watcher's) may be at work for a while: how long a hook waits for it, in seconds.
@@ -135,6 +136,23 @@ def before(scene: Scene, owner: Watched, leaving: Sequence[Leaving]) -> tuple[Re
     now_going = Removal(owner, going, {**earlier.meta, **meta})
     removal.write(scene.host, now_going)
     return now_going, forecasts
+
+
+def record(scene: Scene, name: str) -> Forecast:
+    """Survey one product and write down what is its own. Returns what is at stake. Raises Fault."""
+    with scene.ledger.locked(PATIENCE):
+        products = with_companions([name])
+        memory = remember(scene.ledger, products)
+        seen = survey(scene.host, products, memory)
+        for product in products:
+            write_down(scene.ledger, [product], seen, memory[product.name].run)
+    return forecast(load(name), seen)
+
+
+def presence_of(scene: Scene, name: str) -> tuple[Presence, str]:
+    """How much there is of a product, and what says so. Raises Fault."""
+    seen = survey(scene.host, [load(name)], {})
+    return seen.presence[name], seen.because[name]
 
 
 def stop(scene: Scene, name: str, owner: Watched, *, alone: bool = False) -> None:

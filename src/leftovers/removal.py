@@ -31,9 +31,11 @@ __all__ = [
     "forget",
     "read",
     "read_apt",
+    "read_snap",
     "tell_once",
     "write",
     "write_apt",
+    "write_snap",
 ]
 
 DIRECTORY = "/run/leftovers"
@@ -114,6 +116,24 @@ def write(host: Host, removal: Removal) -> None:
     """Raises Refusal."""
     save(host, OWNER, f"{removal.owner.pid} {removal.owner.start}\n")
     save(host, REMOVAL, json.dumps(dataclasses.asdict(removal)))
+
+
+def read_snap(host: Host, snap: str) -> Going | None:
+    """What was done so far in a snap's removal, whose change is the one word of `packages`; None when nothing was."""
+    try:
+        each = load(host, f"{DIRECTORY}/snap-{snap}.json")
+        return Going(**{**each, "packages": tuple(each["packages"])})
+    except (TypeError, KeyError):
+        return None
+
+
+def write_snap(host: Host, snap: str, going: Going | None) -> None:
+    """The same, written; None ends it. Raises Refusal."""
+    path = f"{DIRECTORY}/snap-{snap}.json"
+    if going is None:
+        forget(host, path)
+    else:
+        save(host, path, json.dumps(dataclasses.asdict(going)))
 
 
 def read_apt(host: Host, pid: int) -> Apt | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from leftovers.claims import Case, attribute, real_exe
+from leftovers.claims import Case, attribute
 from leftovers.daemons import dpkg, snapd
 from leftovers.errors import Fault, Unreadable
 from leftovers.host import Host
@@ -15,7 +16,10 @@ from leftovers.model import Claim, Listing, Object, Presence, Record, Role, Scop
 from leftovers.mountinfo import place
 from leftovers.products import NAMES, Product, load
 
-__all__ = ["Survey", "presence", "relist", "survey"]
+__all__ = ["SNAPD", "Survey", "presence", "relist", "survey"]
+
+# Where distributions have snapd; its own snap is nothing without it.
+SNAPD = ("/usr/lib/snapd/snapd", "/usr/libexec/snapd/snapd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,19 +207,28 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
 def snap_presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ...]]) -> tuple[Presence, str]:
     """How much of a snap there is. One that is disabled counts as installed, unless its last removal failed: then its
     services are gone, snapd has the rest, and only another removal takes that. Raises Unreadable."""
-    running = any(not process.facts["nested"] and snapd.EXE.match(real_exe(process)) for process in listed["process"])
-    known = snapd.snaps(host, running=running)
+    known = snapd.snaps(host)
+    there = any(host.exists(path) for path in SNAPD)
     for name in product.snaps:
         snap = known.get(name)
-        if snap is None:
-            continue
-        if snap.active:
+        if snap is not None and not there:
+            return Presence.REMOVED, f"snapd is not there any more, and {snapd.STATE} still has {name}"
+        if snap is not None and snap.active:
             return Presence.INSTALLED, f"snapd has {name}"
-        removals = [change for change in snapd.changes(host, name, running=running) if change.removal and change.ready]
-        if removals and removals[-1].status == "Error":
-            return Presence.REMOVED, f"the last removal of the snap {name} failed (snap change {removals[-1].id})"
-        return Presence.INSTALLED, f"snapd has {name}, disabled"
+        if snap is not None:
+            changes = [each for each in snapd.changes(host, name) if each.removal and each.ready]
+            if changes and changes[-1].status == "Error":
+                return Presence.REMOVED, f"the last removal of the snap {name} failed (snap change {changes[-1].id})"
+            return Presence.INSTALLED, f"snapd has {name}, disabled"
+        image = next((mount for mount in listed.get("mount", ()) if image_of(name, mount)), None)
+        if image is not None:
+            return Presence.INSTALLED, f"snapd has no {name}, but its image is mounted at {image.facts['point']}"
     return Presence.ABSENT, ""
+
+
+def image_of(name: str, mount: Object) -> bool:
+    """Whether a mount of the host is a revision of a snap. snapd unmounts it before it forgets the snap."""
+    return bool(mount.facts["host"]) and bool(re.match(rf"/snap/{re.escape(name)}/x?[0-9]+\Z", mount.facts["point"]))
 
 
 def shares_directory(process: Object, product: Product, listed: Mapping[str, tuple[Object, ...]]) -> bool:

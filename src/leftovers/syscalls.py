@@ -14,8 +14,8 @@ __all__ = [
     "bpf_obj_get",
     "die_with_parent",
     "fanotify_allow",
-    "fanotify_exec_mark",
     "fanotify_init",
+    "fanotify_mark",
     "fanotify_read",
     "mount_propagation",
     "openat2",
@@ -49,6 +49,7 @@ FAN_CLOEXEC = 0x1
 FAN_NONBLOCK = 0x2
 FAN_CLASS_CONTENT = 0x4
 FAN_MARK_ADD = 0x1
+FAN_OPEN_PERM = 0x10000
 FAN_OPEN_EXEC_PERM = 0x40000
 FAN_ALLOW = 0x1
 AT_FDCWD = -100
@@ -137,16 +138,20 @@ def fanotify_init() -> int:
     return fd
 
 
-def fanotify_exec_mark(fd: int, path: str) -> None:
-    """fanotify_mark(2): whoever opens this file to execute it waits for an answer (Linux 5.0). Raises OSError."""
-    flags, mask = ctypes.c_uint(FAN_MARK_ADD), ctypes.c_uint64(FAN_OPEN_EXEC_PERM)
-    if libc.fanotify_mark(ctypes.c_int(fd), flags, mask, ctypes.c_int(AT_FDCWD), os.fsencode(path)) < 0:
+def fanotify_mark(fd: int, path: str, mask: int) -> None:
+    """fanotify_mark(2): whoever opens this file waits for an answer (FAN_OPEN_PERM), or only who executes it
+    (FAN_OPEN_EXEC_PERM, Linux 5.0). Raises OSError."""
+    flags = ctypes.c_uint(FAN_MARK_ADD)
+    if (
+        libc.fanotify_mark(ctypes.c_int(fd), flags, ctypes.c_uint64(mask), ctypes.c_int(AT_FDCWD), os.fsencode(path))
+        < 0
+    ):
         raise oserror("fanotify_mark", path)
 
 
 def fanotify_read(fd: int) -> list[tuple[int, int]]:
     """The events that wait: a descriptor of the file, which is the caller's to answer for and to close, and the pid of
-    who executes it. Raises OSError; BlockingIOError when there are none."""
+    who opens it. Raises OSError; BlockingIOError when there are none."""
     data = os.read(fd, 64 * EVENT.size)
     events = []
     at = 0

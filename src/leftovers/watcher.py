@@ -96,7 +96,7 @@ def arm(
             for path, word in marks.items():
                 with contextlib.suppress(FileNotFoundError):  # a package need not have every script
                     found = os.stat(host.path(path))
-                    syscalls.fanotify_exec_mark(fan, host.path(path))
+                    syscalls.fanotify_mark(fan, host.path(path), syscalls.FAN_OPEN_EXEC_PERM)
                     words[found.st_dev, found.st_ino] = word
         except OSError as error:
             if error.errno in (errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EACCES):

@@ -1,35 +1,36 @@
-"""What snapd knows: which snaps there are, and what it is doing with them. It is asked over its socket (REST) if it
-runs, and else its own state file is read: connecting to a socket that systemd holds for it would start it.
+"""What snapd knows: which snaps there are, and what it is doing with them. Its own state file is read. That is on the
+disk before a task of a change runs, and whenever snapd lets go of its lock (overlord/state/state.go, Unlock). Its API
+does not answer as long as it holds the lock, which may be while it waits for us; and to connect to its socket may start
+it.
 
-Shapes: snapd daemon/api_snaps.go (snapInfo), daemon/api_general.go (changeInfo), overlord/snapstate/snapmgr.go
-(SnapState), overlord/state/{change,task}.go; seen on 2.68 and 2.77.
+Shapes: snapd overlord/snapstate/snapmgr.go (SnapState), overlord/state/{change,task}.go; seen on 2.68 and 2.77.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from leftovers.daemons import unix_http
 from leftovers.errors import Unreadable
 from leftovers.evidence.files import is_name
 from leftovers.host import Host
-from leftovers.model import Deadline
 
-__all__ = ["EXE", "Change", "Snap", "changes", "snaps"]
+__all__ = ["EXE", "STATE", "Change", "Snap", "changes", "removing", "snaps"]
 
 # As distributions have it, and as it runs itself anew from its own snap (cmd/snapd, snapdtool.ExecInSnapdOrCoreSnap).
 EXE = re.compile(r"(/usr/lib|/usr/libexec|(/var/lib/snapd)?/snap/(snapd|core)/[^/]+/usr/lib)/snapd/snapd\Z")
-SOCKET = "/run/snapd.socket"
 STATE = "/var/lib/snapd/state.json"
 # A state file of a host with many snaps and changes is some MB.
 LIMIT = 64 * 1024 * 1024
 REMOVAL = "remove-snap"
-# overlord/state/change.go, Status: a change that is not ready is one of the others.
-READY = ("Done", "Undone", "Hold", "Error", "Wait")
+# Of these a removal of a whole snap has at least one, whatever its services do; that of one revision among several has
+# none (overlord/snapstate/snapstate.go, removeTasks; seen on 2.68 and 2.77).
+WHOLE = frozenset({"run-hook", "auto-disconnect", "stop-snap-services", "remove-profiles"})
+# overlord/state/task.go: what is taken back, or about to be, and what went wrong.
+BACK = {5: "Abort", 6: "Undo", 7: "Undoing", 8: "Undone", 9: "Error"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,13 @@ class Snap:
     name: str
     active: bool
     revision: str
-    revisions: int = 1  # how many of it are installed
+    revisions: tuple[str, ...] = ()  # all that are installed
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that snapd does or has done: `kind` as "remove-snap", `tasks` by their kinds."""
+    """Something that snapd does or has done: `kind` as "remove-snap", `tasks` by their kinds. `status` is one of BACK,
+    or "" for what went well so far."""
 
     id: str
     kind: str
@@ -60,70 +62,30 @@ class Change:
 
     @property
     def whole(self) -> bool:
-        """Whether a removal is of the snap, not of one revision among several: then its data for all revisions goes,
-        and its services stop or its hook would run (overlord/snapstate/snapstate.go, removeTasks)."""
-        return self.removal and ("stop-snap-services" in self.tasks or "remove-profiles" in self.tasks)
-
-    @property
-    def keeps_data(self) -> bool:
-        """Whether a removal saves a snapshot first, as it does without --purge."""
-        return "save-snapshot" in self.tasks
+        """Whether a removal is of the snap, not of one revision among several: then its data for all revisions goes."""
+        return self.removal and not WHOLE.isdisjoint(self.tasks)
 
 
-def snaps(host: Host, *, running: bool, seconds: float = 5.0) -> dict[str, Snap]:
-    """All installed snaps by name. `running` says that snapd's process lives. Raises Unreadable."""
-    if running and host.exists(SOCKET):
-        try:
-            return {snap.name: snap for snap in map(snap_of_api, ask(host, "/v2/snaps?select=all", seconds)) if snap}
-        except Unreadable:
-            pass  # it may be restarting itself, as it does at its own refresh: what it wrote down says the same
-    return {name: snap for name, data in section(state(host), "snaps").items() if (snap := snap_of_state(name, data))}
+def snaps(host: Host) -> dict[str, Snap]:
+    """All installed snaps by name. Raises Unreadable."""
+    found = (snap_of(name, data) for name, data in mapping(mapping(state(host).get("data")).get("snaps")).items())
+    return {snap.name: snap for snap in found if snap}
 
 
-def changes(host: Host, snap: str, *, running: bool, seconds: float = 5.0) -> list[Change]:
+def changes(host: Host, snap: str) -> list[Change]:
     """What is done or was done with a snap, the latest last. Raises Unreadable."""
-    if running and host.exists(SOCKET):
-        try:
-            found = [change_of_api(data) for data in ask(host, f"/v2/changes?select=all&for={snap}", seconds)]
-            return in_order(change for change in found if change)
-        except Unreadable:
-            pass
-    return of_state(state(host), snap)
-
-
-def in_order(found: Iterable[Change]) -> list[Change]:
-    return sorted(found, key=lambda change: (change.began, change.id.zfill(12)))
-
-
-def ask(host: Host, url: str, seconds: float) -> list[Any]:
-    answer = unix_http.get(host, SOCKET, url, Deadline(seconds))
-    result = answer.get("result") if isinstance(answer, dict) else None
-    if not isinstance(result, list):
-        raise Unreadable(f"{SOCKET} {url}", "not an answer of snapd's API")
-    return result
-
-
-def snap_of_api(data: Any) -> Snap | None:
-    """api_snaps.go, mapLocal: with select=all there is one entry for each revision."""
-    if not isinstance(data, dict) or not is_name(data.get("name")):
-        return None
-    return Snap(str(data["name"]), data.get("status") == "active", str(data.get("revision", "")))
-
-
-def change_of_api(data: Any) -> Change | None:
-    if not isinstance(data, dict):
-        return None
-    extra = mapping(data.get("data"))
-    tasks = tuple(str(task.get("kind")) for task in data.get("tasks") or () if isinstance(task, dict))
-    return Change(
-        str(data.get("id", "")),
-        str(data.get("kind", "")),
-        str(data.get("status", "")),
-        data.get("ready") is True,
-        names(extra.get("snap-names")),
-        tasks,
-        str(data.get("spawn-time", "")),
+    read = state(host)
+    tasks = mapping(read.get("tasks"))
+    found = (change_of(id, data, tasks) for id, data in mapping(read.get("changes")).items())
+    return sorted(
+        (change for change in found if change and snap in change.snaps),
+        key=lambda change: (change.began, change.id.zfill(12)),
     )
+
+
+def removing(host: Host, snap: str) -> Change | None:
+    """The removal of a whole snap that snapd is at, and does not take back. Raises Unreadable."""
+    return next((each for each in changes(host, snap) if each.whole and not each.ready and not each.status), None)
 
 
 def state(host: Host) -> Mapping[str, Any]:
@@ -139,42 +101,33 @@ def state(host: Host) -> Mapping[str, Any]:
     return read
 
 
-def section(read: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return mapping((mapping(read.get("data")) if name == "snaps" else read).get(name))
-
-
-def snap_of_state(name: str, data: Any) -> Snap | None:
-    """snapmgr.go, SnapState: `sequence` holds the revisions (in an object since 2.62), `current` the one in use."""
+def snap_of(name: str, data: Any) -> Snap | None:
+    """snapmgr.go, SnapState: the revisions are in `sequence`, or since 2.62 in `revision-sequence`."""
     if not isinstance(data, dict) or not is_name(name):
         return None
     sequence = data.get("sequence")
-    sequence = sequence if isinstance(sequence, list) else (data.get("revision-sequence") or ())
-    return Snap(name, data.get("active") is True, str(data.get("current", "")), max(1, len(sequence)))
+    sequence = sequence if isinstance(sequence, list) else data.get("revision-sequence")
+    found = [mapping(mapping(each).get("snap") or each).get("revision") for each in sequence or ()]
+    current = str(data.get("current", ""))
+    revisions = tuple(str(revision) for revision in found if is_name(revision)) or (current,)
+    return Snap(name, data.get("active") is True, current, revisions)
 
 
-def of_state(read: Mapping[str, Any], snap: str) -> list[Change]:
-    tasks = section(read, "tasks")
-    found = []
-    for id, data in section(read, "changes").items():
-        if not isinstance(data, dict):
-            continue
-        extra = mapping(data.get("data"))
-        if snap not in names(extra.get("snap-names")):
-            continue
-        own = [tasks[task] for task in data.get("task-ids") or () if isinstance(tasks.get(task), dict)]
-        statuses = [int(task.get("status", 0) or 0) for task in own]
-        found.append(
-            Change(
-                str(id),
-                str(data.get("kind", "")),
-                "Error" if 9 in statuses else "",
-                bool(data.get("ready-time")) and str(data["ready-time"]) > "0001-01-02",
-                names(extra.get("snap-names")),
-                tuple(str(task.get("kind")) for task in own),
-                str(data.get("spawn-time", "")),
-            )
-        )
-    return in_order(found)
+def change_of(id: str, data: Any, tasks: Mapping[str, Any]) -> Change | None:
+    if not isinstance(data, dict):
+        return None
+    ids = data.get("task-ids")
+    own = [mapping(tasks.get(task)) for task in (ids if isinstance(ids, list) else ()) if isinstance(task, str)]
+    numbers = [number for task in own if isinstance(number := task.get("status"), int) and number in BACK]
+    return Change(
+        str(id),
+        str(data.get("kind", "")),
+        BACK[max(numbers)] if numbers else "",
+        str(data.get("ready-time") or "") > "0001-01-02",
+        names(mapping(data.get("data")).get("snap-names")),
+        tuple(str(task.get("kind")) for task in own),
+        str(data.get("spawn-time", "")),
+    )
 
 
 def names(value: Any) -> tuple[str, ...]:

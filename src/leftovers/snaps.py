@@ -1,0 +1,184 @@
+"""The removal of a snap, as snapd goes about it. It tells nobody; we hear of it by what it does:
+
+guard      it stops a service: a unit of ours is stopped before, while the service still runs (docs/triggers.md)
+watch      it reads the snap's description: who is about to remove a snap whose services do not run does that, too
+hook       it runs the snap's own remove hook, after the services were stopped
+settle     its change has ended, or /snap and /var/snap have changed, or the host was booted
+
+The first three come before anything is deleted, and do the same: record, ask the instances, sweep. Data is left to
+snapd, which may yet save a snapshot of it. The last does the rest, tells how it ended, and knows a removal that nobody
+heard of by what was there before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from leftovers import moments, removal
+from leftovers.daemons import snapd
+from leftovers.errors import Fault, Refusal
+from leftovers.host import Host
+from leftovers.model import Presence
+from leftovers.moments import Scene
+from leftovers.products import NAMES, load
+from leftovers.removal import Going
+from leftovers.run import run
+from leftovers.watcher import Watched, start_time
+
+__all__ = ["LIMIT", "SETTLE", "begin", "guard", "product_of", "settle"]
+
+# What snapd may have to wait for a sweep, in seconds, besides the time that instances get to shut down.
+LIMIT = 600.0
+# How long the end of a change is waited for, in seconds: a snapshot of a big snap takes its time.
+CHANGE = 1500.0
+PAUSE = 0.5
+SETTLE = "leftovers-snaps.service"
+NOBODY = Watched(0, 0)
+
+
+def product_of(snap: str) -> str:
+    """The product that a snap is; "" for any other."""
+    return next((name for name in NAMES if snap in load(name).snaps), "")
+
+
+def known() -> dict[str, str]:
+    """By snap that is a product: the product."""
+    return {snap: name for name in NAMES for snap in load(name).snaps}
+
+
+def guard(scene: Scene, unit: str) -> None:
+    """A service of a snap is about to be stopped, for whatever reason."""
+    snap = snap_of(unit)
+    change = snapd.removing(scene.host, snap) if product_of(snap) else None
+    if change is not None:
+        begin(scene, snap, change.id)
+
+
+def snap_of(unit: str) -> str:
+    """The snap whose service a unit is (snapd snap/info.go, ServiceName: snap.NAME.APP.service)."""
+    found = re.match(r"snap\.([a-z0-9-]+)\.[A-Za-z0-9-]+\.service\Z", unit)
+    return found[1] if found else ""
+
+
+def begin(scene: Scene, snap: str, change: str, *, stop: bool = True, limit: float = LIMIT) -> None:
+    """A snap is being removed: once for each of snapd's changes its instances are asked to shut down (`stop`), and what
+    lives is swept; what is data stays. Whoever comes second waits until the instances were asked, for after that his
+    service may go. Raises Fault."""
+    name = product_of(snap)
+    with turn(scene.host, snap):
+        earlier = removal.read_snap(scene.host, snap)
+        if earlier is not None and earlier.packages == (change,):
+            return
+        seen = moments.record(scene, name)
+        going = Going((change,), True, False, seen.running, seen.networks)
+        removal.write_snap(scene.host, snap, going)
+        with scene.ledger.locked(moments.PATIENCE):
+            scene.ledger.remember_snaps({*scene.ledger.snaps(), snap})
+        if stop:
+            try:
+                moments.stop(scene, name, snapd_process(scene.host))
+            except Fault as fault:
+                scene.say(f"{load(name).title}: its instances are not asked to shut down: {fault}")
+    try:
+        swept = moments.sweep_now(scene, [name], force=True, limit=limit)
+        removal.write_snap(scene.host, snap, replace(moments.counted(going, name, swept), swept=True))
+        left = [action for action in swept[0].after.doing() if action.product == name]
+        if left:
+            scene.say(f"{load(name).title}: {moments.amount(len(left), 'object')} could not be removed so far")
+    finally:
+        later()
+
+
+@contextlib.contextmanager
+def turn(host: Host, snap: str) -> Iterator[None]:
+    """One after the other. Raises Refusal."""
+    path = f"{removal.DIRECTORY}/snap-{snap}.lock"
+    try:
+        os.makedirs(host.path(removal.DIRECTORY), mode=0o700, exist_ok=True)
+        fd = os.open(host.path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise Refusal(path, f"cannot be written: {error.strerror}", "make room in /run") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def snapd_process(host: Host) -> Watched:
+    """snapd itself: whose removal this is, for as long as it runs."""
+    for name in os.listdir(host.path("/proc")):
+        if name.isdecimal():
+            with contextlib.suppress(OSError):
+                if snapd.EXE.match(os.readlink(host.path(f"/proc/{name}/exe")).removesuffix(" (deleted)")):
+                    return Watched(int(name), start_time(host, int(name)))
+    return NOBODY
+
+
+def later() -> None:
+    """Have settle() run on its own, in time: whoever called us must not wait for the end of what he is doing."""
+    with contextlib.suppress(Fault):  # no systemd, or our package is not there: a snap carries us
+        run(["systemctl", "start", "--no-block", SETTLE], success=(0, 1, 5))
+
+
+def settle(scene: Scene) -> None:
+    """What has become of the snaps that were here when we last looked. Waits for snapd to end what it is at."""
+    names = known()
+    wait(scene.host, names)
+    listed = snapd.snaps(scene.host)
+    here = frozenset(names) & frozenset(listed)
+    before = scene.ledger.snaps()
+    still = set(here)
+    for snap in sorted(before | here):
+        name = names.get(snap)
+        if name is None:
+            continue
+        going = removal.read_snap(scene.host, snap)
+        try:
+            if snap not in here:
+                gone(scene, name, going)
+            elif going is not None or scene.ledger.memory(name).stopped is not None:
+                stayed(scene, snap, name, going)
+            removal.write_snap(scene.host, snap, None)
+        except Fault as fault:
+            still.add(snap)  # to be tried again at the next boot
+            scene.say(f"{load(name).title}: not all was cleaned: {fault}; finish with: leftovers clean {name}")
+    if still != before:
+        with scene.ledger.locked(moments.PATIENCE):
+            scene.ledger.remember_snaps(still)
+
+
+def wait(host: Host, names: dict[str, str]) -> None:
+    """Until snapd is not at the removal of a snap that is a product, nor dpkg at snapd's. Raises Unreadable."""
+    until = time.monotonic() + CHANGE
+    while time.monotonic() < until:
+        other = removal.read(host)
+        busy = other is not None and start_time(host, other.owner.pid) == other.owner.start
+        if not busy and not any(snapd.removing(host, snap) for snap in names):
+            return
+        time.sleep(PAUSE)
+
+
+def gone(scene: Scene, name: str, going: Going | None) -> None:
+    """snapd has it no more: what it left goes, data outside its directories too."""
+    moments.last_sweep(scene, {name: going or Going((), True, True)}, [name])
+
+
+def stayed(scene: Scene, snap: str, name: str, going: Going | None) -> None:
+    """Its removal failed. snapd 2.77 takes it back as a whole: it runs again, and so do its instances. Older ones leave
+    it disabled, without its services: that is finished by removing it again."""
+    present, because = moments.presence_of(scene, name)
+    if present is Presence.INSTALLED:
+        moments.tell_started(scene, name, moments.start_again(scene, name, None))
+    elif going is not None:
+        report, _ = moments.sweep_now(scene, [name])
+        left = [action for action in report.after.left() if action.product == name]
+        title = load(name).title
+        lives = f"{moments.amount(len(left), 'object')} of it are left (leftovers verify {name})" if left else ""
+        scene.say(f"{title}: {because}; {lives or 'nothing of it lives'}; finish with: snap remove --purge {snap}")
