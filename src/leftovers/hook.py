@@ -79,10 +79,14 @@ def say(text: str) -> None:
 def question(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """Before apt's "Do you want to continue?": what is at stake. stdin is apt's JSON message."""
     goes, comes = transaction.question(sys.stdin.read())
-    holders = product_of(scene)
+    holders, brought = product_of(scene), by_snapd(scene)
     for name in NAMES:
         product = load(name)
-        packages = {package: mode for package, mode in goes if holders.get(package) == name}
+        packages = {
+            package: mode
+            for package, mode in goes
+            if holders.get(package) == name or (package == transaction.SNAPD and name in brought)
+        }
         if packages and not any(package in product.packages or package in product.successors for package in comes):
             mode = "sweep" if "purge" in packages.values() else scene.settings.on_remove
             text = at_stake(scene, name, mode)
@@ -110,17 +114,18 @@ def packages(scene: Scene, arguments: Sequence[str], environment: Mapping[str, s
     comes, goes = transaction.apt_list(sys.stdin.read())
     frontend = Watched(int(arguments[0]), watcher.start_time(scene.host, int(arguments[0])))
     holding = set(transaction.daemon_packages([load(name) for name in NAMES]))
-    holders = product_of(scene)
+    holders, brought = product_of(scene), by_snapd(scene)
     names = [package.partition(":")[0] for package in goes]
     replaced = {}
     for name in NAMES:
         going = [package for package in names if holders.get(package) == name]
+        going += [transaction.SNAPD] if transaction.SNAPD in names and name in brought else []
         if not going:
             continue
         by = transaction.replacement(load(name), going, comes)
         if by:
             replaced[name] = by
-        elif scene.settings.refuse_if_running and set(going) & holding:
+        elif scene.settings.refuse_if_running and (set(going) & holding or name in brought):
             refuse_if_running(scene, name)
     removal.write_apt(scene.host, Apt(frontend, replaced))
     if scene.settings.arrivals:
@@ -158,6 +163,15 @@ def product_of(scene: Scene) -> dict[str, str]:
     return {**scene.ledger.packages(), **transaction.daemon_packages([load(name) for name in NAMES])}
 
 
+def by_snapd(scene: Scene) -> list[str]:
+    """The products that snapd has: they go with its package."""
+    try:
+        here = snapd.snaps(scene.host)
+    except Fault:
+        return []
+    return [name for name in NAMES if any(snap in here for snap in load(name).snaps)]
+
+
 # -- dpkg
 
 
@@ -175,7 +189,7 @@ def dpkg_pre(scene: Scene, arguments: Sequence[str], environment: Mapping[str, s
         return
     leaving = [
         each
-        for each in transaction.leaving(run, scene.ledger.packages())
+        for each in transaction.leaving(run, scene.ledger.packages(), by_snapd(scene))
         if apt is None or each.product not in apt.replaced
     ]
     if not leaving:
@@ -211,7 +225,7 @@ def dpkg_pre(scene: Scene, arguments: Sequence[str], environment: Mapping[str, s
         return
     save(scene, forecasts, sweeping)
     try:
-        armed = arm(scene, run, owner, {each.package: each.product for each in leaving if each.daemon}, sweeping)
+        armed = arm(scene, run, owner, [each for each in leaving if each.daemon], sweeping)
     except OSError as error:
         scene.say(
             f"dpkg cannot be watched ({error.strerror or error}): instances are not asked, and what is left goes after"
@@ -237,31 +251,32 @@ def owner_of(scene: Scene, run: Dpkg, apt: Apt | None) -> Watched:
     return run.process
 
 
-def arm(scene: Scene, run: Dpkg, owner: Watched, packages: Mapping[str, str], sweeping: Sequence[str]) -> bool:
+def arm(scene: Scene, run: Dpkg, owner: Watched, leaving: Sequence[Leaving], sweeping: Sequence[str]) -> bool:
     """Be there when dpkg executes the packages' own prerm and postrm. False if that is not to be had here."""
-    marks = {}
-    for package, name in packages.items():
-        if name in sweeping:
-            for script, word in (("prerm", f"stop {name}"), ("postrm", f"commit {name}")):
-                marks.update(dict.fromkeys(dpkg.scripts(scene.host, package, script), word))
+    marks: dict[str, str] = {}
+    for each in leaving:
+        if each.product in sweeping:
+            for script, word in (("prerm", "stop"), ("postrm", "commit")):
+                for path in dpkg.scripts(scene.host, each.package, script):
+                    marks[path] = f"{marks.get(path, word)} {each.product}"
     preload()
 
     def work(word: str) -> None:
-        moment, _, name = word.partition(" ")
-        try:
-            if moment == "stop":
-                moments.stop(scene, name, owner)
-            elif moment == "commit":
-                moments.commit(scene, name, limit=SWEEP - 60)
-            elif moment == watcher.OVER:
-                if ours():
-                    finish(scene)
-            elif ours():
+        moment, *names = word.split(" ")
+        for name in names:
+            try:
+                if moment == "stop":
+                    moments.stop(scene, name, owner)
+                else:
+                    moments.commit(scene, name, limit=SWEEP - 60)
+            except Fault as fault:
+                scene.say(f"{load(name).title}: {fault}; it will be tried again when dpkg is done")
+        with contextlib.suppress(Fault):
+            if moment == watcher.OVER and ours():
+                finish(scene)
+            elif moment == watcher.ENDED and ours():
                 for name in sweeping:
                     moments.note_started(scene, name, owner)
-        except Fault as fault:
-            if name:
-                scene.say(f"{load(name).title}: {fault}; it will be tried again when dpkg is done")
 
     def ours() -> bool:
         under_way = removal.read(scene.host)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from leftovers import arrival, removal, report
 from leftovers.clean import LIMIT, Report, carry_out, decided, remember, write_down
 from leftovers.conf import Settings
-from leftovers.daemons import dpkg
+from leftovers.daemons import dpkg, snapd
 from leftovers.errors import Fault
 from leftovers.host import Host
 from leftovers.kinds.kind import Look
@@ -67,7 +67,12 @@ class Forecast:
 
 
 def stands(host: Host, product: Product) -> bool:
-    """Whether the product's daemon is on the disk: its removal has not begun, or was undone, or it was replaced."""
+    """Whether the product's daemon is on the disk, or snapd is and has its snap: its removal has not begun, or was
+    undone, or it was replaced. Raises Unreadable."""
+    if product.snaps:
+        return any(host.exists(path) for path in snapd.PROGRAMS) and any(
+            name in snapd.snaps(host) for name in product.snaps
+        )
     return any(host.exists(path) for path in product.daemons)
 
 
@@ -115,7 +120,7 @@ def before(scene: Scene, owner: Watched, leaving: Sequence[Leaving]) -> tuple[Re
         seen = survey(scene.host, products, memory)
         for product in products:
             write_down(scene.ledger, [product], seen, memory[product.name].run)
-        held = {each.package: each.product for each in leaving if each.daemon}
+        held = {each.package: each.product for each in leaving if each.daemon and not load(each.product).snaps}
         held = {package: name for package, name in held.items() if stands(scene.host, load(name))}
         scene.ledger.remember_packages(held)
         for name in names:

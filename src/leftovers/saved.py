@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping
 
 from leftovers import inventory, removal
+from leftovers.daemons import snapd
 from leftovers.errors import Refusal, Unreadable
 from leftovers.host import Host
 from leftovers.kinds.files import Tree
@@ -41,7 +42,7 @@ def save(host: Host, plans: Mapping[str, Plan]) -> None:
             shutil.copytree(source, f"{target}/{os.path.basename(source)}", ignore=ignored)
         for name, plan in plans.items():
             text, _ = inventory.render(plan)
-            daemons = "".join(f"{path}\n" for path in load(name).daemons)
+            daemons = "".join(f"{path}\n" for path in (snapd.PROGRAMS if load(name).snaps else load(name).daemons))
             for file_name, content in ((f"{name}.inventory", text), (f"{name}.daemons", daemons)):
                 with open(f"{target}/{file_name}", "w", encoding="utf-8", errors="surrogateescape") as file:
                     file.write(content)

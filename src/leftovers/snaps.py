@@ -68,45 +68,52 @@ def snap_of(unit: str) -> str:
 
 def begin(scene: Scene, snap: str, change: str, *, stop: bool = True, limit: float = LIMIT) -> None:
     """A snap is being removed: once for each of snapd's changes its instances are asked to shut down (`stop`), and what
-    lives is swept; what is data stays. Whoever comes second waits until the instances were asked, for after that his
-    service may go. Raises Fault."""
+    lives is swept; what is data stays. Who comes second waits until the instances were asked, for after that his
+    service may go, and does nothing; but what one who was killed has not swept is swept. Raises Fault."""
     name = product_of(snap)
-    with turn(scene.host, snap):
-        earlier = removal.read_snap(scene.host, snap)
-        if earlier is not None and earlier.packages == (change,):
+    with turn(scene.host, snap, "asking"):
+        going = removal.read_snap(scene.host, snap)
+        if going is None or going.packages != (change,):
+            seen = moments.record(scene, name)
+            going = Going((change,), True, False, seen.running, seen.networks)
+            removal.write_snap(scene.host, snap, going)
+            with scene.ledger.locked(moments.PATIENCE):
+                scene.ledger.remember_snaps({*scene.ledger.snaps(), snap})
+            if stop:
+                try:
+                    moments.stop(scene, name, snapd_process(scene.host))
+                except Fault as fault:
+                    scene.say(f"{load(name).title}: its instances are not asked to shut down: {fault}")
+    with turn(scene.host, snap, "sweeping", wait=False) as mine:
+        going = removal.read_snap(scene.host, snap) or going
+        if not mine or going.swept:
             return
-        seen = moments.record(scene, name)
-        going = Going((change,), True, False, seen.running, seen.networks)
-        removal.write_snap(scene.host, snap, going)
-        with scene.ledger.locked(moments.PATIENCE):
-            scene.ledger.remember_snaps({*scene.ledger.snaps(), snap})
-        if stop:
-            try:
-                moments.stop(scene, name, snapd_process(scene.host))
-            except Fault as fault:
-                scene.say(f"{load(name).title}: its instances are not asked to shut down: {fault}")
-    try:
-        swept = moments.sweep_now(scene, [name], force=True, limit=limit)
-        removal.write_snap(scene.host, snap, replace(moments.counted(going, name, swept), swept=True))
-        left = [action for action in swept[0].after.doing() if action.product == name]
-        if left:
-            scene.say(f"{load(name).title}: {moments.amount(len(left), 'object')} could not be removed so far")
-    finally:
-        later()
+        try:
+            swept = moments.sweep_now(scene, [name], force=True, limit=limit)
+            removal.write_snap(scene.host, snap, replace(moments.counted(going, name, swept), swept=True))
+            left = [action for action in swept[0].after.doing() if action.product == name]
+            if left:
+                scene.say(f"{load(name).title}: {moments.amount(len(left), 'object')} could not be removed so far")
+        finally:
+            later()
 
 
 @contextlib.contextmanager
-def turn(host: Host, snap: str) -> Iterator[None]:
-    """One after the other. Raises Refusal."""
-    path = f"{removal.DIRECTORY}/snap-{snap}.lock"
+def turn(host: Host, snap: str, what: str, *, wait: bool = True) -> Iterator[bool]:
+    """One after the other; or, not to `wait`, whether nobody else is at it. Raises Refusal."""
+    path = f"{removal.DIRECTORY}/snap-{snap}.{what}"
     try:
         os.makedirs(host.path(removal.DIRECTORY), mode=0o700, exist_ok=True)
         fd = os.open(host.path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise Refusal(path, f"cannot be written: {error.strerror}", "make room in /run") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(fd)
 

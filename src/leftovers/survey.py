@@ -16,10 +16,7 @@ from leftovers.model import Claim, Listing, Object, Presence, Record, Role, Scop
 from leftovers.mountinfo import place
 from leftovers.products import NAMES, Product, load
 
-__all__ = ["SNAPD", "Survey", "presence", "relist", "survey"]
-
-# Where distributions have snapd; its own snap is nothing without it.
-SNAPD = ("/usr/lib/snapd/snapd", "/usr/libexec/snapd/snapd")
+__all__ = ["Survey", "presence", "relist", "survey"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +164,11 @@ def relist(host: Host, kind: Kind, scope: Scope) -> Listing:
 
 
 def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ...]]) -> tuple[Presence, str]:
-    """How much of a product is installed, and what says so. Its daemon's file is there (however it came), a daemon
-    of that name runs from a file that is there, on the host or in a container that was given the product's
-    directory, or dpkg says so of the package that owns it."""
+    """How much of a product is installed, and what says so: of a snap, snapd. Else its daemon's file is there (however
+    it came), a daemon of that name runs from a file that is there, on the host or in a container that was given the
+    product's directory, or dpkg says so of the package that owns it."""
+    if product.snaps:
+        return snap_presence(host, product, listed)
     for path in product.daemons:
         if host.exists(path):
             return Presence.INSTALLED, f"{path} is there"
@@ -184,10 +183,6 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
             continue  # `others`: two products may have a program of one name
         if not process.facts["nested"] or shares_directory(process, product, listed):
             return Presence.INSTALLED, f"pid {process.key} runs {exe}"
-    if product.snaps:
-        present, because = snap_presence(host, product, listed)
-        if present is not Presence.ABSENT or not product.packages:
-            return present, because
     if host.root:
         return Presence.ABSENT, ""
     states = dpkg.status(product.packages)
@@ -208,7 +203,7 @@ def snap_presence(host: Host, product: Product, listed: Mapping[str, tuple[Objec
     """How much of a snap there is. One that is disabled counts as installed, unless its last removal failed: then its
     services are gone, snapd has the rest, and only another removal takes that. Raises Unreadable."""
     known = snapd.snaps(host)
-    there = any(host.exists(path) for path in SNAPD)
+    there = any(host.exists(path) for path in snapd.PROGRAMS)
     for name in product.snaps:
         snap = known.get(name)
         if snap is not None and not there:
@@ -216,9 +211,9 @@ def snap_presence(host: Host, product: Product, listed: Mapping[str, tuple[Objec
         if snap is not None and snap.active:
             return Presence.INSTALLED, f"snapd has {name}"
         if snap is not None:
-            changes = [each for each in snapd.changes(host, name) if each.removal and each.ready]
-            if changes and changes[-1].status == "Error":
-                return Presence.REMOVED, f"the last removal of the snap {name} failed (snap change {changes[-1].id})"
+            failed = snapd.failed_removal(host, name)
+            if failed is not None:
+                return Presence.REMOVED, f"the last removal of the snap {name} failed (snap change {failed.id})"
             return Presence.INSTALLED, f"snapd has {name}, disabled"
         image = next((mount for mount in listed.get("mount", ()) if image_of(name, mount)), None)
         if image is not None:

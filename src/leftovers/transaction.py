@@ -20,6 +20,7 @@ from leftovers.products import NAMES, Product, load
 from leftovers.watcher import Watched
 
 __all__ = [
+    "SNAPD",
     "Arriving",
     "Dpkg",
     "Leaving",
@@ -33,6 +34,8 @@ __all__ = [
     "replacement",
 ]
 
+# The package that other products come in.
+SNAPD = "snapd"
 # Reading the list of a package's files means to decompress it: a release upgrade may bring thousands.
 LISTED = 20
 
@@ -95,11 +98,12 @@ def dpkg_above(host: Host, environment: Mapping[str, str]) -> Dpkg | None:
     return None
 
 
-def leaving(run: Dpkg, remembered: Mapping[str, str]) -> list[Leaving]:
+def leaving(run: Dpkg, remembered: Mapping[str, str], snaps: Sequence[str] = ()) -> list[Leaving]:
     """The packages of products that this dpkg removes or purges, each daemon's package told by the files it owns.
 
     `remembered` is, by package, the product whose daemon it owned when it was last looked at: a package that is only
-    there with its configuration owns no daemon any more. Raises ToolFault.
+    there with its configuration owns no daemon any more. `snaps` are products that snapd has: its purge deletes them
+    all. Raises ToolFault.
 
     In `dpkg --remove` of apt, a purge is one that is still wanted of the package (facts: package-managers, 4.3).
     """
@@ -107,6 +111,8 @@ def leaving(run: Dpkg, remembered: Mapping[str, str]) -> list[Leaving]:
     holders = daemon_packages(products)
     named = {package: product.name for product in products for package in product.packages}
     concerned = {**named, **remembered, **holders}
+    if snaps:
+        concerned[SNAPD] = ""
     if not run.pending:
         concerned = {package: name for package, name in concerned.items() if package in run.names}
     found = []
@@ -117,6 +123,9 @@ def leaving(run: Dpkg, remembered: Mapping[str, str]) -> list[Leaving]:
             continue
         purge = run.action == "purge" or (state.want == "purge" and (run.locked or run.pending))
         if run.pending and run.action == "purge" and state.want != "purge":
+            continue
+        if package == SNAPD:
+            found += [Leaving(SNAPD, name, purge, True) for name in snaps]
             continue
         # What holds no daemon held it, if it is only half there and nobody else holds one now.
         rest = state.status in ("config-files", "half-installed") and concerned[package] not in holders.values()

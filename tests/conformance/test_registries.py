@@ -30,7 +30,8 @@ FLOORS = [
     {"inventory", "sweep", "verify", "explain"},
     {"clean", "report", "saved"},
     {"moments"},
-    {"commands"},
+    {"commands", "snaps"},
+    {"snapwatch"},
     {"cli", "hook"},
 ]
 
@@ -159,10 +160,12 @@ def test_kinds_know_no_product_and_products_remove_nothing() -> None:
 
 def test_the_shell_hooks_know_every_product() -> None:
     hooks = SOURCE.parents[1] / "hooks"
-    packages = sorted({package for product in PRODUCTS for package in product.packages})
-    daemons = sorted({path for product in PRODUCTS for path in product.daemons})
+    packages = sorted({"snapd", *(package for product in PRODUCTS for package in product.packages)})
+    daemons = sorted({path for product in PRODUCTS for path in product.daemons if not product.snaps})
+    units = {unit for product in PRODUCTS if product.snaps for unit in product.units if unit.endswith(".service")}
     assert (hooks / "known-packages").read_text().splitlines() == packages
     assert (hooks / "known-daemons").read_text().splitlines() == daemons
+    assert (hooks / "known-snap-services").read_text().splitlines() == sorted(units)
 
 
 def test_an_entry_point_guards_parses_and_calls() -> None:

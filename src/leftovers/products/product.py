@@ -30,7 +30,7 @@ class Product:
     """
     name        what people type
     title       what people read
-    packages    the packages that can hold its daemon
+    packages    the packages that can hold its daemon; none if it is a snap
     daemons     the daemon's file, in all layouts: the product is installed while one of them exists
     snaps       the snaps that are the product: it is installed while snapd has one of them
     units       its systemd units (names or fnmatch patterns)

@@ -1,4 +1,4 @@
-"""What snapd says, over its socket and in its state file: as 2.68 and 2.77 wrote it (tests/lab/data)."""
+"""What snapd wrote down: its state file as 2.68 and 2.77 had it (tests/lab/data, cut to one snap)."""
 
 from __future__ import annotations
 
@@ -11,107 +11,137 @@ import pytest
 from leftovers.daemons import snapd
 from leftovers.errors import Unreadable
 from leftovers.host import Host
-from leftovers.model import Presence
+from leftovers.model import Object, Presence
 from leftovers.products.product import Product
 from leftovers.survey import snap_presence
 
 DATA = pathlib.Path(__file__).parents[2] / "lab/data"
-FAILED = "after `snap remove --purge microk8s` failed, GET /v2/changes, /v2/snaps, and data.snaps of state.json"
-DISABLED = "a disabled snap, GET /v2/snaps?select=all, and data.snaps of state.json"
-PURGING = "while a guard of the service stops, in `snap remove --purge bystander`"
-REMOVING = "while a guard of the service stops, in `snap remove bystander`"
+GUARDED, READ = "while a guard of the service stops, in `snap ", "while the description is read, in `snap "
+FAILED = "after `snap remove --purge bystander` failed"
 VERSIONS = ["2.68", "2.77"]
 
 
-def sample(version: str) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((DATA / f"snapd-{version}.json").read_text())
+@pytest.fixture(params=VERSIONS)
+def states(request: pytest.FixtureRequest) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((DATA / f"snapd-{request.param}.json").read_text())
     return read
 
 
 @pytest.fixture
 def host(tmp_path: pathlib.Path) -> Host:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/snapd.socket").touch()
     (tmp_path / "var/lib/snapd").mkdir(parents=True)
+    (tmp_path / "usr/lib/snapd").mkdir(parents=True)
+    (tmp_path / "usr/lib/snapd/snapd").touch()
     return Host(str(tmp_path))
 
 
-def answer(monkeypatch: pytest.MonkeyPatch, said: dict[str, Any]) -> None:
-    def get(host: Host, path: str, url: str, *_: object) -> Any:
-        return {"type": "sync", "result": said["changes" if "/v2/changes" in url else "snaps"]}
-
-    monkeypatch.setattr(snapd.unix_http, "get", get)
+def wrote(host: Host, state: Any) -> None:
+    pathlib.Path(host.path(snapd.STATE)).write_text(json.dumps(state))
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_removal_under_way(host: Host, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    for name, keeps in ((REMOVING, True), (PURGING, False)):
-        answer(monkeypatch, sample(version)[name])
-        change = snapd.changes(host, "bystander", running=True)[-1]
-        assert change.removal and change.whole and not change.ready and change.snaps == ("bystander",)
-        assert change.keeps_data is keeps
-        assert snapd.snaps(host, running=True)["bystander"].active, "snapd says so until it is unlinked"
+def test_a_removal_under_way(host: Host, states: dict[str, Any]) -> None:
+    whole = ("remove bystander`", "remove --purge bystander`")
+    for key in (*(GUARDED + each for each in whole), READ + "remove --purge bystander` of a disabled one"):
+        wrote(host, states[key])
+        change = snapd.removing(host, "bystander")
+        assert change is not None and change.removal and change.whole and not change.ready, key
+        assert change.snaps == ("bystander",)
+        assert snapd.removing(host, "other") is None
+        assert snapd.snaps(host)["bystander"].active is key.startswith(GUARDED), "snapd says so until it is unlinked"
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("what", ["snap restart", "snap disable"])
-def test_what_is_no_removal(host: Host, monkeypatch: pytest.MonkeyPatch, version: str, what: str) -> None:
-    answer(monkeypatch, sample(version)[f"while a guard of the service stops, in `{what} bystander`"])
-    assert not any(change.removal or change.whole for change in snapd.changes(host, "bystander", running=True))
-
-
-PRODUCT = Product(name="m", title="M", packages=(), snaps=("microk8s",))
-
-
-def presence(host: Host, running: bool) -> Presence:
-    process = type("P", (), {"facts": {"nested": False, "exe": "/usr/lib/snapd/snapd"}})
-    return snap_presence(host, PRODUCT, {"process": (process(),) if running else ()})[0]  # type: ignore[dict-item]
-
-
-def test_how_much_there_is_of_a_snap(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed, disabled = sample("2.68")[FAILED], sample("2.68")[DISABLED]["snaps"][0]
-    cases: list[tuple[list[Any], list[Any], Presence]] = [
-        ([], [], Presence.ABSENT),
-        (sample("2.68")["installed, GET /v2/snaps"], [], Presence.INSTALLED),
-        (failed["snaps"], failed["changes"], Presence.REMOVED),
-        ([{**disabled, "name": "microk8s"}], [], Presence.INSTALLED),
-        # Its removal failed once, and it was installed again since: then that is not the last word on it.
-        (failed["snaps"], [{**failed["changes"][0], "ready": False}], Presence.INSTALLED),
+def test_what_is_no_removal(host: Host, states: dict[str, Any]) -> None:
+    """Nor one of a revision among several, of which nothing stops, nor what is over or is taken back."""
+    others = ("restart bystander`", "disable bystander`", "install (a refresh)`")
+    keys = [
+        *(GUARDED + each for each in others),
+        READ + "remove --revision=x1 bystander`",
+        FAILED,
+        "removed",
+        "installed",
     ]
-    for snaps, changes, expected in cases:
-        answer(monkeypatch, {"snaps": snaps, "changes": changes})
-        assert presence(host, running=True) is expected
+    for key in keys:
+        wrote(host, states[key])
+        assert snapd.removing(host, "bystander") is None, key
+    assert [change.kind for change in snapd.changes(host, "bystander")] == ["install-snap"]
+    going = states[GUARDED + "remove bystander`"]
+    for status, name in ((5, "Abort"), (6, "Undo"), (9, "Error")):
+        next(iter(going["tasks"].values()))["status"] = status
+        wrote(host, going)
+        assert snapd.removing(host, "bystander") is None, name
+        assert snapd.changes(host, "bystander")[-1].status == name
 
 
-def test_when_snapd_does_not_run(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own file tells, and nobody is called: systemd would start it."""
-    monkeypatch.setattr(snapd.unix_http, "get", lambda *_: pytest.fail("it was started"))
-    assert presence(host, running=False) is Presence.ABSENT
-    path = pathlib.Path(host.path(snapd.STATE))
-    state = sample("2.68")[FAILED]["state.json data.snaps"]
-    path.write_text(json.dumps({"data": {"snaps": {"microk8s": state}}, "changes": {}, "tasks": {}}))
-    assert presence(host, running=False) is Presence.INSTALLED, "disabled, as far as anybody can tell"
-    change = {"kind": "remove-snap", "data": {"snap-names": ["microk8s"]}, "task-ids": ["1", "2"]}
-    change |= {"spawn-time": "2026-11-21T07:46:56Z", "ready-time": "2026-11-21T07:46:59Z"}
-    tasks = {"1": {"kind": "stop-snap-services", "status": 9}, "2": {"kind": "clear-snap", "status": 4}}
-    path.write_text(json.dumps({"data": {"snaps": {"microk8s": state}}, "changes": {"8": change}, "tasks": tasks}))
-    assert presence(host, running=False) is Presence.REMOVED
-    assert presence(Host("/nonexistent"), running=False) is Presence.ABSENT
+def test_the_revisions_of_a_snap(host: Host, states: dict[str, Any]) -> None:
+    wrote(host, states["installed"])
+    assert snapd.snaps(host) == {"bystander": snapd.Snap("bystander", True, "x1", ("x1",))}
+    wrote(host, states[READ + "remove --revision=x1 bystander`"])
+    assert snapd.snaps(host) == {"bystander": snapd.Snap("bystander", True, "x2", ("x1", "x2"))}
+
+
+PRODUCT = Product(name="m", title="M", packages=(), snaps=("bystander",))
+
+
+def presence(host: Host, *mounts: Object) -> Presence:
+    return snap_presence(host, PRODUCT, {"mount": mounts})[0]
+
+
+def test_how_much_there_is_of_a_snap(host: Host, states: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    assert presence(host) is Presence.ABSENT, "snapd was never here"
+    failed = Presence.REMOVED if "2.68" in request.node.name else Presence.INSTALLED  # 2.77 takes it back as a whole
+    for key, expected in (
+        ("installed", Presence.INSTALLED),
+        ("disabled", Presence.INSTALLED),
+        (GUARDED + "remove --purge bystander`", Presence.INSTALLED),
+        (FAILED, failed),
+        ("removed", Presence.ABSENT),
+    ):
+        wrote(host, states[key])
+        assert presence(host) is expected, key
+    image = Object("mount", "1", (), {"host": True, "point": "/snap/bystander/x3"})
+    other = Object("mount", "2", (), {"host": True, "point": "/snap/bystander/x3/lib"})
+    assert presence(host, other) is Presence.ABSENT
+    assert presence(host, other, image) is Presence.INSTALLED, "whatever it is that snapd does not know"
+    wrote(host, states["installed"])
+    pathlib.Path(host.path("/usr/lib/snapd/snapd")).unlink()
+    assert presence(host) is Presence.REMOVED, "snapd's package is removed, and not purged"
+
+
+def test_a_removal_that_failed_is_not_the_last_word(host: Host, states: dict[str, Any]) -> None:
+    """It was disabled by an administrator since, or is being removed again."""
+    state = states[FAILED]
+    state["data"]["snaps"]["bystander"]["active"] = False
+    wrote(host, state)
+    assert presence(host) is Presence.REMOVED
+    ((id, change),) = state["changes"].items()
+    again = {**change, "id": "998", "task-ids": ["9980"], "spawn-time": "2026-12-01T00:00:00Z"}
+    tasks = {**state["tasks"], "9980": {"id": "9980", "kind": "auto-disconnect", "status": 3}}
+    wrote(host, {**state, "changes": {id: change, "998": {**again, "ready-time": ""}}, "tasks": tasks})
+    assert presence(host) is Presence.INSTALLED
+    for kind, status, expected in (("unlink-snap", 4, Presence.INSTALLED), ("service-control", 4, Presence.REMOVED)):
+        disabled = {**again, "kind": "disable-snap"}
+        tasks["9980"] = {"id": "9980", "kind": kind, "status": status}
+        wrote(host, {**state, "changes": {id: change, "998": disabled}, "tasks": tasks})
+        assert presence(host) is expected
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"data": 3}', '{"data": {"snaps": []}, "changes": 1}', "[" * 100000])
 def test_a_state_that_is_none(host: Host, text: str) -> None:
     pathlib.Path(host.path(snapd.STATE)).write_text(text)
     try:
-        assert snapd.snaps(host, running=False) == {} and snapd.changes(host, "x", running=False) == []
+        assert snapd.snaps(host) == {} and snapd.changes(host, "x") == []
     except Unreadable as error:
         assert snapd.STATE in str(error)
 
 
-@pytest.mark.parametrize("said", [None, [], {"result": 3}, {"result": [1, {}, {"name": "../x"}]}])
-def test_an_answer_that_is_none(host: Host, monkeypatch: pytest.MonkeyPatch, said: Any) -> None:
-    monkeypatch.setattr(snapd.unix_http, "get", lambda *_: said)
-    assert snapd.snaps(host, running=True) == {}
+@pytest.mark.parametrize(
+    "change",
+    [3, {"data": 1}, {"data": {"snap-names": ["x"]}, "task-ids": 3, "kind": []}, {"data": {"snap-names": ["x"]}}],
+)
+def test_a_change_that_is_none(host: Host, change: Any) -> None:
+    wrote(host, {"changes": {"1": change}, "tasks": [], "data": {"snaps": {"x": {"sequence": 3}, "../y": {}}}})
+    assert snapd.removing(host, "x") is None
+    assert set(snapd.snaps(host)) <= {"x"}
 
 
 @pytest.mark.parametrize(
