@@ -460,6 +460,8 @@ def snap_watch(scene: Scene, arguments: Sequence[str], environment: Mapping[str,
         snapwatch.watch(scene.host, begin, snaps.LIMIT)
     except OSError as error:
         scene.say(f"snaps that do not run cannot be watched ({error.strerror or error}): what they leave goes after")
+    finally:
+        snapwatch.tell("READY=1")  # a unit that ends without is one that failed, and nothing here did
 
 
 # -- common

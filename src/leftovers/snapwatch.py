@@ -22,7 +22,7 @@ from leftovers.daemons import snapd
 from leftovers.errors import Fault
 from leftovers.host import Host
 
-__all__ = ["GUARDS", "unguarded", "watch"]
+__all__ = ["GUARDS", "tell", "unguarded", "watch"]
 
 # A file for each guard that is up (hooks/snap-guard).
 GUARDS = "/run/leftovers/guards"
@@ -127,9 +127,10 @@ def watch(host: Host, begin: Callable[[str, str], None], limit: float) -> None:
     more). Raises Unreadable; OSError when this kernel or container has no fanotify."""
     fan = syscalls.fanotify_init()
     held = Watch(host, fan, begin, limit)
-    if not held.mark():
+    needed = held.mark()
+    tell("READY=1")  # who waits for that goes on now
+    if not needed:
         return
-    tell("READY=1")
     looked = time.monotonic()
     while True:
         now = time.monotonic()
