@@ -85,8 +85,14 @@ def cause(code: int) -> str:
 
 def in_kernel(host: Host) -> bool:
     """Whether the running kernel has ip_set: to ask an absent one would load it (net/netfilter/nfnetlink.c). It has a
-    parameter, max_sets, so it is in /sys/module when it is built in, too."""
-    return host.exists("/sys/module/ip_set")
+    parameter, max_sets, so it is in /sys/module when it is built in, too; but a container may have no /sys/module. A
+    kernel without modules (no /proc/modules) loads none."""
+    if host.exists("/sys/module/ip_set") or not host.exists("/proc/modules"):
+        return True
+    try:
+        return any(line.startswith("ip_set ") for line in host.read("/proc/modules").split("\n"))
+    except OSError:
+        return False
 
 
 def described(said: Sequence[bytes]) -> Iterator[Object]:
