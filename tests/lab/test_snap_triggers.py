@@ -10,21 +10,18 @@ from lab import hoststate, microk8s, snap
 from lab.machine import RECIPES, Machine
 from lab.microk8s import COMMON, PODS, PRECIOUS, SOCKET
 from lab.scenario import Arrive
+from lab.test_microk8s import KEEP, SNAPS
 
 TRIXIE = pytest.param({"recipe": RECIPES["snapd-trixie"]}, id="trixie")
 SID = pytest.param({"recipe": RECIPES["snapd-sid"]}, id="sid")
 on_trixie = pytest.mark.parametrize("machine", [TRIXIE], indirect=True)
 on_both = pytest.mark.parametrize("machine", [TRIXIE, SID], indirect=True)
-# What stays, and why.
-KEPT = (
-    "file /root/snaps/",
+# What stays besides, and why.
+OURS = (
     r"file /var/lib/snapd/snapshots",  # a plain removal saves one
-    r"file /(run|var/lib|var/cache)/leftovers(/.*)?$",
-    "file /var/lib/snapd/sequence/microk8s.json",  # snapd's own memory
     r"(unit|cgroup|process) .*leftovers-(watch|guard|snaps)",
 )
-# Set by MicroK8s' scripts; what they were before, and who needs them now, nobody can tell.
-CHANGED = ("file /root/snaps/", r"sysctl ", r"process .*leftovers-watch")
+CHANGED = (r"sysctl ", r"process .*leftovers-watch")  # set by MicroK8s; what they were before nobody can tell
 SHIMS = f"pgrep -f -- 'containerd-shim-runc-v2 -namespace .* -address {SOCKET}$' | sort"
 
 
@@ -66,7 +63,7 @@ def said(m: Machine) -> str:
 
 def whole(m: Machine, before: dict[str, Any], told: str = "") -> None:
     """The host as it was: nothing left, nothing of the administrator's lost or changed, the pods' volumes intact."""
-    found = hoststate.compare(before, m.snapshot(), keep=list(KEPT), changed=list(CHANGED))
+    found = hoststate.compare(before, m.snapshot(), keep=[*KEEP, *OURS], changed=[*CHANGED, SNAPS])
     assert hoststate.count(found) == 0, f"\n{hoststate.render(found)}\n{told}"
     assert intact(m) == list(PRECIOUS)
     microk8s.answers(m)
@@ -213,7 +210,9 @@ def test_every_guard_is_killed(machine: Machine, arrive: Arrive) -> None:
 
 
 @pytest.mark.full
-@on_trixie
+@pytest.mark.parametrize(
+    "machine", [pytest.param({"recipe": RECIPES["snapd-trixie"], "disk": True}, id="trixie")], indirect=True
+)
 def test_interrupted_and_booted(machine: Machine, arrive: Arrive) -> None:
     """The host goes down when snapd is done, and we are not: the rest is done at the next boot."""
     lived(machine, arrive)
@@ -224,7 +223,7 @@ def test_interrupted_and_booted(machine: Machine, arrive: Arrive) -> None:
     assert machine.run("test -e /etc/sysctl.d/10-microk8s.conf -a -L /var/lib/kubelet").code == 0
     assert machine.read("/var/lib/leftovers/snaps") == "microk8s\n"
     machine.halt()
-    with Machine(of=machine) as again:
+    with Machine(machine.recipe, disk=True, of=machine.root) as again:
         told = settled(again)
         assert "MicroK8s: " in told and "nothing is left" in told, told
         for path in ("/etc/sysctl.d/10-microk8s.conf", "/var/lib/kubelet", "/etc/cni/net.d", "/var/log/pods"):
@@ -238,7 +237,7 @@ def test_interrupted_and_booted(machine: Machine, arrive: Arrive) -> None:
 def test_two_at_once(machine: Machine, arrive: Arrive) -> None:
     """A person sweeps by force while snapd removes: one of them does it, neither breaks."""
     before = lived(machine, arrive)
-    machine.run("systemd-run -q --unit=person leftovers clean microk8s --force --yes; sleep 0.4")
+    machine.run("snap stop microk8s; systemd-run -q --unit=person leftovers clean microk8s --force --yes; sleep 0.4")
     done = machine.run("snap remove --purge microk8s", check=False, timeout=300)
     assert done.code == 0, f"{done.err}\n{said(machine)}"
     whole(machine, before, settled(machine))
