@@ -111,13 +111,9 @@ def describe(host: Host, mounts: Sequence[Mount], ns: int, *, pid: int = 0, pin:
 
 def on_host(mounts: Sequence[Mount], own: Sequence[Mount]) -> list[Mount]:
     """Of the mounts of a namespace, those that stand on a directory of the host that has the same path there as here:
-<<<<<<< HEAD
-    whose parent shows what the host has at its path, or stands on such a mount itself."""
-=======
     whose parent shows what the host has at its path, or stands on such a mount itself. All of the host that is to be
     seen at another place (/var/lib/snapd/hostfs) is no such directory."""
     top = mountinfo.place(own, "/")
->>>>>>> sweep5
     table = {mount.id: mount for mount in mounts}
     known: dict[int, bool] = {}
 
@@ -128,11 +124,7 @@ def on_host(mounts: Sequence[Mount], own: Sequence[Mount]) -> list[Mount]:
             known[mount.id] = False  # also ends a circle: the top is its own parent
             chain.append(mount)
             parent = table.get(mount.parent)
-<<<<<<< HEAD
-            if parent is None or parent is mount:
-=======
             if parent is None or parent is mount or (parent.point != "/" and (parent.majmin, parent.root) == top):
->>>>>>> sweep5
                 break
             if mountinfo.place(own, parent.point) == (parent.majmin, parent.root):
                 answer = True
