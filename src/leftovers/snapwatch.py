@@ -100,6 +100,7 @@ class Watch:
         pid = os.fork()
         if pid == 0:
             try:
+                os.close(self.fan)  # who holds it is asked: if the watch dies, the kernel is to answer
                 self.begin(snap, change)
             finally:
                 os._exit(0)
