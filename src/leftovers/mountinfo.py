@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Mount", "below", "covering", "host_path", "parse", "place"]
+__all__ = ["Mount", "below", "covering", "host_path", "parse", "place", "served"]
 
+# File systems that another machine serves.
+REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs", "lustre", "virtiofs", "autofs")
 # The kernel escapes space, tab, newline, backslash and "#" as \ooo (fs/proc_namespace.c, mangle()).
 ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -103,3 +105,8 @@ def host_path(mounts: Sequence[Mount], majmin: str, root: str, avoid: str = "") 
         if (best is None or len(path) < len(best)) and place(mounts, path) == (majmin, root.rstrip("/") or "/"):
             best = path
     return best
+
+
+def served(fstype: str) -> bool:
+    """Whether another process or machine serves such a file system, and may never answer."""
+    return fstype in REMOTE or fstype.startswith("fuse")

@@ -15,7 +15,7 @@ from leftovers import syscalls
 from leftovers.host import Host
 from leftovers.kinds.kind import Kind, Look
 from leftovers.model import Deadline, Listing, Object, Verb
-from leftovers.mountinfo import below
+from leftovers.mountinfo import below, served
 
 __all__ = ["Files"]
 
@@ -27,7 +27,6 @@ TYPES = {
     stat.S_IFIFO: "fifo",
 }
 RESOLVE = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
-REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs", "lustre", "virtiofs", "autofs")
 SYMLINKS = 40  # as many as the kernel follows (path_resolution(7))
 # A tree is looked through for anything but directories up to this many entries.
 HOLLOW_LIMIT = 1000
@@ -95,8 +94,7 @@ def remote(mounts: Mapping[str, Mapping[str, Any]], path: str) -> bool:
     """Whether a path lies on a file system that another process or machine serves."""
     while path not in mounts and path != "/":
         path = path.rpartition("/")[0] or "/"
-    fstype = str(mounts.get(path, {}).get("fstype", ""))
-    return fstype in REMOTE or fstype.startswith("fuse")
+    return served(str(mounts.get(path, {}).get("fstype", "")))
 
 
 def leads_to_remote(host: Host, mounts: Mapping[str, Mapping[str, Any]], path: str) -> bool:
