@@ -38,6 +38,7 @@ RUNTIME = Runtime(
     own=(
         ("/var/snap/microk8s", Role.DATA, "snapd deletes it with the snap (overlord/snapstate/backend/snapdata.go)"),
         ("/etc/sysctl.d/10-microk8s.conf", Role.DATA, "actions/common/utils.sh, increase_sysctl_parameter"),
+        ("/tmp/snap-private-tmp/snap.microk8s", Role.DATA, "/tmp of a strict one (snapd cmd/snap-confine)"),
     ),
     marked=(
         ("/etc/apparmor.d/cri-containerd.apparmor.d", "peer=snap.microk8s.", Role.DATA, "run-containerd-with-args"),
@@ -47,6 +48,7 @@ RUNTIME = Runtime(
     parents=(DROP_IN, "/etc/cni", "/opt/cni"),
     conf=f"{CURRENT}/args/cni-network",
     comments=("generated for MicroK8s pods",),
+    ufw=("vxlan.calico", "cali+"),
     label="lo:microk8s",
     pods="10.1.0.0/16",
     accounts=("group snap_microk8s", "user snap_microk8s"),

@@ -885,6 +885,68 @@ def test_logs_of_its_pods(host: Machine) -> None:
     assert sorted(gone) == sorted(f"file:{path}" for path, (uid, id) in entries.items() if uid == UID or id == INNER)
 
 
+def test_logs_of_a_pod_whose_bundles_are_gone(host: Machine) -> None:
+    # snapd has deleted what it could reach; the shim lives.
+    host.shim(10)
+    told = {"namespace": "k8s.io", "id": SANDBOX, "address": ADDRESS}
+    host.record("shim", "10", "kernel", start=9, bundle=f"{TASKS}/{SANDBOX}", **told)
+    logs = f"/var/log/pods/default_web-0_{UID}"
+    link = f"/var/log/containers/web-0_default_main-{SANDBOX}.log"
+    other = f"/var/log/containers/web-0_default_main-{OTHER}.log"
+    host.file(logs)
+    host.record("log", logs, "disk", uid=UID, id="")
+    host.file(f"/var/log/pods/default_web-0_{OTHER_UID}")
+    host.record("log", f"/var/log/pods/default_web-0_{OTHER_UID}", "disk", uid=OTHER_UID, id="")
+    for path, id, uid in ((link, SANDBOX, UID), (other, OTHER, OTHER_UID)):
+        host.file(path, "symlink")
+        host.record("log", path, "disk", uid=uid, id=id)
+    assert {id for id in host.gone() if id.startswith("file:")} == {f"file:{logs}", f"file:{link}"}
+
+
+def test_a_directory_of_logs_stays_as_long_as_they_do(host: Machine) -> None:
+    host.pod()
+    path = f"/var/log/pods/default_web-0_{UID}"
+    host.file(path)
+    host.record("log", path, "disk", uid=UID, id="")
+    host.file("/var/log/pods", entries=(path.rpartition("/")[2],))
+    claims = host.ask(been=True)
+    assert claims["file:/var/log/pods"].role is claims[f"file:{path}"].role is Role.DATA
+
+
+def test_where_containerd_would_have_had_its_tools(host: Machine) -> None:
+    directories = ("/opt/containerd/bin", "/opt/containerd/lib", "/opt/containerd")
+    for path in directories:
+        host.file(path, entries=("bin", "lib") if path == directories[-1] else ())
+    assert host.gone() == set(), "it never was here"
+    assert host.gone(been=True) == {f"file:{path}" for path in directories}
+    host.process(90, "/usr/bin/containerd", "containerd")
+    assert host.gone(been=True) == set(), "another containerd's"
+    host.listed["process"].clear()
+    host.listed["file"].clear()
+    for path in directories:
+        host.file(path, entries=("bin", "lib") if path == directories[-1] else ("tool",))
+    assert host.gone(been=True) == set(), "somebody's tools are there"
+
+
+def test_rules_of_ufw_are_shown(host: Machine) -> None:
+    path = "/etc/ufw/user.rules"
+    host.file(path, "file")
+    for direction, link in (("in", "vxlan.calico"), ("out", "cali+")):
+        host.record("ufw", path, "disk", direction=direction, link=link, remark=False)
+    assert host.ask() == {}, "it never was here"
+    claim = host.ask(been=True)[f"file:{path}"]
+    assert not claim.proven and claim.role is Role.LIVE
+    assert claim.advice == "ufw delete allow in on vxlan.calico; ufw delete allow out on cali+"
+    host.process(90, "/usr/bin/calico-felix", "calico-felix")
+    assert host.ask(been=True)[f"file:{path}"].role is Role.ADMIN, "another Calico has such links"
+
+
+def test_rules_of_ufw_with_a_remark_are_a_person_s(host: Machine) -> None:
+    host.file("/etc/ufw/user.rules", "file")
+    host.record("ufw", "/etc/ufw/user.rules", "disk", direction="in", link="cali+", remark=True)
+    assert host.ask(been=True) == {}
+
+
 def test_its_own_directory(host: Machine) -> None:
     host.file("/var/snap/microk8s", entries=("common", "current"))
     assert host.ask()["file:/var/snap/microk8s"].role is Role.DATA

@@ -74,6 +74,7 @@ def product(runtime: Runtime, **different: Any) -> Product:
                 reading.read_shared,
                 reading.read_cni,
                 reading.read_marked,
+                reading.read_ufw,
                 reading.read_logs,
             )
         ),

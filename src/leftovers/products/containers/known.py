@@ -82,6 +82,11 @@ def pod_uids(runtime: Runtime, case: Case) -> dict[str, Evidence]:
             if record.facts["pod_uid"]:
                 said = f"the pod of container {record.facts['id'][:12]} of {runtime.address}"
                 found.setdefault(record.facts["pod_uid"], Evidence(record.source, said))
+        for record, _ in of(runtime, case, "log"):
+            # A container's log is a link into its pod's: the last word of a pod whose bundles are gone.
+            if record.facts["uid"]:
+                said = f"{record.name} leads into its logs"
+                found.setdefault(record.facts["uid"], Evidence(record.source, said))
         return found
 
     uids: dict[str, Evidence] = case.cached("containers.pods", make)

@@ -36,6 +36,7 @@ class Runtime:
     conf         where its CNI configurations are
     comments     the comments of firewall rules that nobody else writes
     parents      directories in shared places that it makes for one of its own, and that go when they hold nothing else
+    ufw          the links on which it has ufw allow all
     label        of an address that it gives the host
     pods         the pods' network, unless a record or a firewall rule tells another
     accounts     what its package adds and nothing else does: it tells that it has been here
@@ -57,6 +58,7 @@ class Runtime:
     symlinks: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
     comments: tuple[str, ...] = ()
+    ufw: tuple[str, ...] = ()
     label: str = ""
     pods: str = ""
     accounts: tuple[str, ...] = ()

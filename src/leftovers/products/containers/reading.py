@@ -7,7 +7,7 @@ import os
 
 from leftovers.claims import Case
 from leftovers.errors import Unreadable
-from leftovers.evidence import cni, containerd, files, kubelet
+from leftovers.evidence import cni, containerd, files, kubelet, ufw
 from leftovers.host import Host
 from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
@@ -120,10 +120,16 @@ def read_marked(runtime: Runtime, look: Look) -> Answer:
     return records, faults
 
 
+def read_ufw(runtime: Runtime, look: Look) -> Answer:
+    """What ufw was told of the product's links, by whomever."""
+    records, faults = ufw.read(look.host) if runtime.ufw else ([], [])
+    return [record for record in records if record.facts["link"] in runtime.ufw], faults
+
+
 def read_logs(runtime: Runtime, look: Look) -> Answer:
     """Records "log", named by path, of what kubelets keep of pods: NAMESPACE_NAME_UID directories in one place, links
     NAME_NAMESPACE_CONTAINER-ID.log into them in the other (kubernetes pkg/kubelet/kuberuntime/helpers.go and
-    legacy.go). Facts: uid, id."""
+    legacy.go). Facts: uid, id. Of a link the uid is that of the directory into which it leads."""
     records = []
     faults: list[str] = []
     for name, _ in files.entries(look.host, LOGS[0], "", faults):
@@ -133,7 +139,13 @@ def read_logs(runtime: Runtime, look: Look) -> Answer:
     for name, _ in files.entries(look.host, LOGS[1], "", faults):
         id = name.removesuffix(".log").rpartition("-")[2]
         if containerd.is_unique(id):
-            records.append(Record("log", f"{LOGS[1]}/{name}", "disk", {"uid": "", "id": id}))
+            try:
+                words = os.readlink(look.host.path(f"{LOGS[1]}/{name}")).removeprefix(f"{LOGS[0]}/").split("/")
+            except OSError:
+                words = []
+            uid = words[0].rpartition("_")[2] if len(words) == 3 and ".." not in words else ""
+            facts = {"uid": uid if kubelet.is_uid(uid) else "", "id": id}
+            records.append(Record("log", f"{LOGS[1]}/{name}", "disk", facts))
     return records, faults
 
 

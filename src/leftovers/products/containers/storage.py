@@ -6,12 +6,12 @@ from __future__ import annotations
 import re
 
 from leftovers.claims import Case, Finding
-from leftovers.evidence import containerd
-from leftovers.model import Evidence, Object, Role
+from leftovers.evidence import containerd, ufw
+from leftovers.model import Evidence, Object, Presence, Role
 from leftovers.products.containers.known import containers, holds, in_bundle, pod_uids, relative, trace
 from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.reading import LOGS
-from leftovers.products.containers.rivals import FILES, shared
+from leftovers.products.containers.rivals import FILES, rival, shared
 from leftovers.products.product import Directory
 
 UID = r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})"
@@ -29,6 +29,8 @@ KUBELET = re.compile(
 )
 # /run/containerd and what is in it, as all containerds of root have it.
 RUN = ("/run/containerd/s", "/run/containerd/fifo", "/run/containerd/runc", "/run/containerd")
+# containerd plugins/opt (io.containerd.internal.v1.opt): made at each start, wherever --root and --state are.
+OPT = ("/opt/containerd/bin", "/opt/containerd/lib", "/opt/containerd")
 CNI = ("/var/lib/cni/results", "/var/lib/cni/flannel", "/var/lib/cni/networks", "/var/lib/cni")
 PLUGINS = (
     ("/run/calico", "calico", Role.LIVE),
@@ -74,8 +76,13 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
             for path in runtime.symlinks
         ),
         *(Directory(path, Role.DATA, "made for what is in it") for path in runtime.parents),
-        *(Directory(path, Role.LIVE, shared_by) for path in (*RUN, *CNI, *LOGS)),
+        *(Directory(path, Role.LIVE, shared_by) for path in (*RUN, *CNI)),
+        *(Directory(path, Role.DATA, shared_by) for path in (*OPT, *LOGS)),
         *(Directory(path, role, f"{what}'s own directory") for path, what, role in PLUGINS),
+        *(
+            Directory(path, Role.ADMIN, "what ufw was told (wrappers/run-kubelite-with-args)")
+            for path in (ufw.FILES if runtime.ufw else ())
+        ),
         *(
             Directory(path, Role.ADMIN, "another user of what is shared")
             for each in FILES.values()
@@ -103,7 +110,9 @@ def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         said = (package, Evidence("disk", f"leads to {obj.facts['target']}"))
         reason = f"the administrator's symlink for {runtime.title}"
         return Finding(reason, said, role=Role.ADMIN)
-    return Finding(f"a {obj.facts['type']} of {runtime.title}", (package,), role=role)
+    # In /tmp anybody may have made the way there.
+    facts = {"strict": True} if path.startswith("/tmp/") else {}
+    return Finding(f"a {obj.facts['type']} of {runtime.title}", (package,), role=role, facts=facts)
 
 
 def marked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -185,7 +194,7 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     path, facts = obj.key, obj.facts
     network = path.rpartition("/")[0] == "/var/lib/cni/networks"
     namespace = path.rpartition("/")[0] == "/run/containerd/runc"
-    if path not in (*RUN, *CNI, *LOGS) and not network and not namespace:
+    if path not in (*RUN, *OPT, *CNI, *LOGS) and not network and not namespace:
         if re.match(r"/var/lib/cni/networks/[^/]+/(lock|last_reserved_ip\.[0-9])\Z", path):
             directory = next((each for each in case.objects("file") if each.key == path.rpartition("/")[0]), None)
             if directory is not None and left_over(case, directory) == []:
@@ -194,14 +203,17 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
         return None
     if facts["type"] != "directory" or facts["mounted"] or left_over(case, obj):
         return None
-    what = "containerd" if path.startswith("/run/containerd") else "kube" if path in LOGS else "cni"
+    what = "containerd" if path in OPT or path.startswith("/run/containerd") else "kube" if path in LOGS else "cni"
     said = Evidence("disk", f"holds nothing that is not {runtime.possessive}")
     if network and any(case.is_proven("file", f"{path}/{name}") for name in facts["entries"]):
         # The name may be another's too, who makes it again for his next lease.
         return Finding("the leases of a network, all gone", (said,), facts={"only_hollow": True})
-    return shared(
-        runtime, obj, case, what, "a directory of containers, empty", said, f"rmdir {path}", facts={"only_hollow": True}
-    )
+    # As what is in it: that of a pod's logs stays until the product's data goes.
+    more: dict[str, object] = {
+        "facts": {"only_hollow": True},
+        "role": Role.DATA if path in (*OPT, *LOGS) else Role.LIVE,
+    }
+    return shared(runtime, obj, case, what, "a directory of containers, empty", said, f"rmdir {path}", **more)
 
 
 def left_over(case: Case, directory: Object) -> list[str]:
@@ -251,4 +263,23 @@ def conflist(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return None
 
 
-RULES = (own, marked, symlink, of_container, conflist, plugin_directory, parent, shared_directory)
+def firewall(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What ufw was told of the product's links. Its scripts say these very words, and so does its documentation to
+    administrators: it is shown, and who wants to can take it back."""
+    rules = [
+        record
+        for record in case.records_of("ufw")
+        if record.name == obj.key and record.source != "ledger" and not record.facts["remark"]
+    ]
+    been = trace(runtime, case)
+    if not rules or not been:
+        return None
+    words = list(dict.fromkeys(f"{record.facts['direction']} on {record.facts['link']}" for record in rules))
+    other = rival(runtime, case, "calico")
+    said = Evidence("disk", other or f"allows {', '.join(words)}, and {been}")
+    advice = "; ".join(f"ufw delete allow {each}" for each in words)
+    role = Role.ADMIN if other or case.presence is Presence.INSTALLED else Role.LIVE
+    return Finding(f"rules of ufw for links of {runtime.title}", (said,), proven=False, role=role, advice=advice)
+
+
+RULES = (own, marked, symlink, of_container, conflist, plugin_directory, parent, shared_directory, firewall)
