@@ -141,10 +141,12 @@ def clean(arguments: Namespace) -> int:
         seen = survey(host, products, remember(ledger, products))
         if not arguments.force:
             refuse_installed(arguments.product, products, seen)
+        refuse_running(arguments.product, products, seen)
         todo = decided(products, seen, arguments.product, data=arguments.data, force=arguments.force)
         if not todo.doing():
             show(arguments, todo, seen)
             close_runs(ledger, products)
+            finish_with(arguments, products, seen)
             return status(todo, 0)
         if arguments.yes:
             if not arguments.json:
@@ -163,8 +165,33 @@ def refuse_installed(named: Sequence[str], products: Sequence[Product], seen: Su
             raise Refusal(
                 product.name,
                 f"is installed ({seen.because[product.name]}), so nothing of it is left over",
-                f"{removal_of(product)}, or leftovers clean {product.name} --force",
+                f"{removal_of(product)}, or {stop_of(product)}leftovers clean {product.name} --force",
             )
+
+
+def refuse_running(named: Sequence[str], products: Sequence[Product], seen: Survey) -> None:
+    """A snap that stays installed is not swept under its running services: they would make again what has gone, or be
+    started again, and what is read of them changes while it is read. Raises Refusal."""
+    for product in products:
+        if product.name not in named or not product.snaps or seen.presence[product.name] is not Presence.INSTALLED:
+            continue
+        for unit in seen.listed["unit"]:
+            if unit.key in product.units and unit.facts["stands"] and unit.facts["active"] == "active":
+                again = f"{stop_of(product)}leftovers clean {product.name} --force"
+                raise Refusal(product.name, f"its service {unit.key} runs", again)
+
+
+def stop_of(product: Product) -> str:
+    """The command that stops a snap's services, before another one."""
+    return f"snap stop {product.snaps[0]} && " if product.snaps and not product.packages else ""
+
+
+def finish_with(arguments: Namespace, products: Sequence[Product], seen: Survey) -> None:
+    """The command that takes what snapd still has of a snap, once nothing is in its way any more."""
+    for product in products:
+        stands = seen.presence[product.name] is not Presence.ABSENT and product.snaps and not product.packages
+        if stands and not arguments.json:
+            report.to_stdout(f"finish with: {removal_of(product)}")
 
 
 def removal_of(product: Product) -> str:
@@ -234,6 +261,8 @@ def swept(
             f"{gone} gone, {len(done.after.keeping())} kept, {len(failing)} failed"
             + (": leftovers verify" if left else "")
         )
+    if not failing:
+        finish_with(arguments, products, done.survey)
     return FAILED if failing or done.after.faults else DONE
 
 
