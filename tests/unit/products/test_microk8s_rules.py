@@ -1027,3 +1027,5 @@ def test_what_is_known_to_have_been_its_own_is_held_by_another(host: Machine) ->
     recalled = {link.id: Claim("microk8s", link, Role.LIVE, True, "a link of Calico", (Evidence("ledger", "x"),))}
     assert host.ask(been=True, recalled=recalled)[link.id].role is Role.HELD
     assert host.ask(been=True)[link.id].role is Role.ADMIN
+    recalled = {link.id: Claim("microk8s", link, Role.ADMIN, True, "somebody else's", (Evidence("ledger", "x"),))}
+    assert host.ask(been=True, recalled=recalled)[link.id].role is Role.ADMIN, "it always was his"

@@ -8,7 +8,7 @@ from leftovers.claims import Case, Finding
 from leftovers.model import Evidence, Object, Role
 from leftovers.products.containers.known import Chain, chains, containers, trace
 from leftovers.products.containers.names import Runtime
-from leftovers.products.containers.rivals import shared
+from leftovers.products.containers.rivals import held, shared
 
 BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 # The comments of CNI's plugins: name: "NET" id: "ID" (pkg/ip/ipmasq_iptables_linux.go), with "dnat " before it
@@ -106,10 +106,10 @@ def shared_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         if names.match(chain):
             said = Evidence("kernel", f"chain {chain}")
             if what == "cni" and trace(runtime, case) and (strange := strangers(runtime, case, obj)):
-                held = (Evidence("kernel", strange), said)
+                users = (Evidence("kernel", strange), said)
                 advice = f"iptables -t {obj.facts['table']} -S {chain}"
-                role = Role.HELD if obj.id in case.recalled else Role.ADMIN
-                return Finding(f"a rule or chain {whose}, in use by somebody else", held, role=role, advice=advice)
+                role = held(case, obj)
+                return Finding(f"a rule or chain {whose}, in use by somebody else", users, role=role, advice=advice)
         elif names.match(target) and chain in BUILT_IN and notes.fullmatch(obj.facts.get("comment", "")):
             said = Evidence("kernel", f"{obj.facts['comment'] or 'no comment'}, leads to {target}")
         elif what == "calico" and chain in BUILT_IN and CALI_NOTE.match(obj.facts.get("comment", "")):

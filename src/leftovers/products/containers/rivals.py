@@ -12,7 +12,7 @@ from leftovers.model import Evidence, Object, Role
 from leftovers.products.containers.known import containers, holds, trace
 from leftovers.products.containers.names import Runtime
 
-__all__ = ["FILES", "is_shim", "rival", "shared", "shim_argv"]
+__all__ = ["FILES", "held", "is_shim", "rival", "shared", "shim_argv"]
 
 # The programs of each, by the names of their files; "kube" may use all of the others.
 PROGRAMS = {
@@ -121,6 +121,13 @@ def below_any(path: str, runtime: Runtime) -> bool:
     return path.startswith(f"{runtime.programs}/")
 
 
+def held(case: Case, obj: Object) -> Role:
+    """What a thing is that somebody else uses: held by him if it once was known to be the product's, else his."""
+    earlier = case.recalled.get(obj.id)
+    own = earlier is not None and earlier.proven and earlier.role is not Role.ADMIN
+    return Role.HELD if own else Role.ADMIN
+
+
 def shared(
     runtime: Runtime, obj: Object, case: Case, what: str, reason: str, said: Evidence, advice: str, **more: object
 ) -> Finding | None:
@@ -132,7 +139,7 @@ def shared(
     other = rival(runtime, case, what)
     if other:
         user = Evidence("kernel" if other.startswith("pid ") else "disk", other)
-        role = Role.HELD if obj.id in case.recalled else Role.ADMIN
+        role = held(case, obj)
         return Finding(f"{reason}, which somebody else may use", (user, said), role=role, advice=advice)
     alone = Evidence("kernel", f"nobody else here can have made it, and {been}")
     return Finding(reason, (said, alone), **more)  # type: ignore[arg-type]
