@@ -10,7 +10,7 @@ import pytest
 
 from lab import hoststate, microk8s, snap, xtables
 from lab.machine import RECIPES, Completed, Machine
-from lab.microk8s import COMMON, HUNG, PODS, PRECIOUS, SOCKET
+from lab.microk8s import COMMON, HUNG, NODE, PODS, PRECIOUS, SOCKET
 from lab.scenario import CHANGED, DONE, KEPT, LEFT, REFUSED, Arrive, document, leftovers
 from lab.test_snaplab import intact, notes
 
@@ -203,7 +203,8 @@ def test_a_hung_volume(machine: Machine, arrive: Arrive) -> None:
     before = lived(machine, hung=True)
     arrive(machine)
     machine.run("snap stop microk8s")
-    waiting = machine.spawn(["stat", HUNG])
+    group = f"/sys/fs/cgroup/kubepods/besteffort/pod{NODE.uid}/{NODE.container}/cgroup.procs"
+    waiting = machine.spawn(["bash", "-c", f"echo $$ >{group}; exec stat '{HUNG}'"])
     said = leftovers(machine, "clean", "microk8s", "--yes", "--force", code=None)
     assert said.code == DONE, said.out + said.err
     assert alive(machine) == []
