@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from leftovers.claims import Case, attribute, real_exe
 from leftovers.daemons import dpkg, snapd
+from leftovers.daemons.half_removed import half_removed
 from leftovers.errors import Fault, Unreadable
 from leftovers.host import Host
 from leftovers.kinds import Kind, Look, survey_order
@@ -211,9 +212,9 @@ def snap_presence(host: Host, product: Product, listed: Mapping[str, tuple[Objec
             continue
         if snap.active:
             return Presence.INSTALLED, f"snapd has {name}"
-        removals = [change for change in snapd.changes(host, name, running=running) if change.removal and change.ready]
-        if removals and removals[-1].status == "Error":
-            return Presence.REMOVED, f"the last removal of the snap {name} failed (snap change {removals[-1].id})"
+        failed = half_removed(host, snap, snapd.changes(host, name, running=running))
+        if failed:
+            return Presence.REMOVED, failed
         return Presence.INSTALLED, f"snapd has {name}, disabled"
     return Presence.ABSENT, ""
 

@@ -70,6 +70,7 @@ def presence(host: Host, running: bool) -> Presence:
 
 def test_how_much_there_is_of_a_snap(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     failed, disabled = sample("2.68")[FAILED], sample("2.68")[DISABLED]["snaps"][0]
+    pathlib.Path(host.path("/var/snap/microk8s/x1")).mkdir(parents=True)
     cases: list[tuple[list[Any], list[Any], Presence]] = [
         ([], [], Presence.ABSENT),
         (sample("2.68")["installed, GET /v2/snaps"], [], Presence.INSTALLED),
@@ -90,6 +91,8 @@ def test_when_snapd_does_not_run(host: Host, monkeypatch: pytest.MonkeyPatch) ->
     path = pathlib.Path(host.path(snapd.STATE))
     state = sample("2.68")[FAILED]["state.json data.snaps"]
     path.write_text(json.dumps({"data": {"snaps": {"microk8s": state}}, "changes": {}, "tasks": {}}))
+    assert presence(host, running=False) is Presence.REMOVED, "the data of its revision is gone"
+    pathlib.Path(host.path("/var/snap/microk8s/x1")).mkdir(parents=True)
     assert presence(host, running=False) is Presence.INSTALLED, "disabled, as far as anybody can tell"
     change = {"kind": "remove-snap", "data": {"snap-names": ["microk8s"]}, "task-ids": ["1", "2"]}
     change |= {"spawn-time": "2026-11-21T07:46:56Z", "ready-time": "2026-11-21T07:46:59Z"}
