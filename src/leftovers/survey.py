@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from leftovers.claims import Case, attribute
 from leftovers.daemons import dpkg, snapd
+from leftovers.daemons.half_removed import half_removed
 from leftovers.errors import Fault, Unreadable
 from leftovers.host import Host
 from leftovers.kinds import Kind, Look, survey_order
@@ -211,9 +212,9 @@ def snap_presence(host: Host, product: Product, listed: Mapping[str, tuple[Objec
         if snap is not None and snap.active:
             return Presence.INSTALLED, f"snapd has {name}"
         if snap is not None:
-            failed = snapd.failed_removal(host, name)
-            if failed is not None:
-                return Presence.REMOVED, f"the last removal of the snap {name} failed (snap change {failed.id})"
+            failed = half_removed(host, snap, snapd.changes(host, name))
+            if failed:
+                return Presence.REMOVED, failed
             return Presence.INSTALLED, f"snapd has {name}, disabled"
         image = next((mount for mount in listed.get("mount", ()) if image_of(name, mount)), None)
         if image is not None:

@@ -85,3 +85,65 @@ def test_kernel_threads_and_zombies_are_not_listed() -> None:
     process.send_signal(signal.SIGKILL)
     until(lambda: "Z" in sh("ps", "-o", "stat=", "-p", str(process.pid)))
     assert str(process.pid) not in look("process")["process"]
+
+
+# A process that forks as fast as it can: who is listed has children by the time that he is ended.
+FORKS = "while :; do (sleep 0.05 & sleep 0.05 &) ; sleep 0.01; done"
+
+
+def group(path: str) -> list[str | int]:
+    directory = f"/sys/fs/cgroup{path}"
+    return [path, directory, os.stat(directory).st_ino]
+
+
+def living(path: str) -> list[str]:
+    with open(f"/sys/fs/cgroup{path}/cgroup.procs") as file:
+        return file.read().split()
+
+
+@private
+def test_all_in_a_container_s_own_cgroup_end_at_once() -> None:
+    for path in ("/pod", "/pod/ours", "/pod/admin"):
+        os.mkdir(f"/sys/fs/cgroup{path}")
+    bystander = sleeper(cgroup="/pod/admin")
+    process = sleeper("sh", "-c", FORKS, exe="/bin/sh", cgroup="/pod/ours")
+    sleeping = sleeper(cgroup="/pod/ours")  # nobody lists it
+    until(lambda: len(living("/pod/ours")) > 5)
+    found = look("process")["process"][str(process.pid)]
+    obj = replace(found, facts={**found.facts, "abrupt": True, "group": group("/pod/ours")})
+    assert act("process", [obj]) == {}
+    assert process.wait(5) == sleeping.wait(5) == -signal.SIGKILL
+    until(lambda: living("/pod/ours") == [])
+    assert bystander.poll() is None
+
+
+@private
+def test_a_cgroup_that_was_made_anew_is_not_killed() -> None:
+    os.mkdir("/sys/fs/cgroup/ours")
+    stale = group("/ours")
+    os.rmdir("/sys/fs/cgroup/ours")
+    os.mkdir("/sys/fs/cgroup/ours")
+    bystander = sleeper(cgroup="/ours")
+    process = sleeper()
+    found = look("process")["process"][str(process.pid)]
+    if stale == group("/ours"):
+        stale = [*stale[:2], int(stale[2]) + 1]
+    assert act("process", [replace(found, facts={**found.facts, "abrupt": True, "group": stale})]) == {}
+    assert process.wait(5) == -signal.SIGKILL
+    assert bystander.poll() is None
+
+
+@private
+def test_a_cgroup_that_holds_us_is_not_killed() -> None:
+    for path in ("/outer", "/outer/inner"):
+        os.mkdir(f"/sys/fs/cgroup{path}")
+    process = sleeper(cgroup="/outer")
+    child = os.fork()
+    if child == 0:
+        with open("/sys/fs/cgroup/outer/inner/cgroup.procs", "w") as file:
+            file.write(str(os.getpid()))
+        found = look("process")["process"][str(process.pid)]
+        failed = act("process", [replace(found, facts={**found.facts, "abrupt": True, "group": group("/outer")})])
+        os._exit(len(failed))
+    assert os.waitpid(child, 0)[1] == 0
+    assert process.wait(5) == -signal.SIGKILL

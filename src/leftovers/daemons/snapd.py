@@ -18,7 +18,7 @@ from leftovers.errors import Unreadable
 from leftovers.evidence.files import is_name
 from leftovers.host import Host
 
-__all__ = ["EXE", "PROGRAMS", "STATE", "Change", "Snap", "changes", "failed_removal", "removing", "snaps"]
+__all__ = ["EXE", "PROGRAMS", "STATE", "Change", "Snap", "changes", "removing", "snaps"]
 
 # As distributions have it, and as it runs itself anew from its own snap (cmd/snapd, snapdtool.ExecInSnapdOrCoreSnap).
 EXE = re.compile(r"(/usr/lib|/usr/libexec|(/var/lib/snapd)?/snap/(snapd|core)/[^/]+/usr/lib)/snapd/snapd\Z")
@@ -31,8 +31,6 @@ REMOVAL = "remove-snap"
 # Of these a removal of a whole snap has at least one, whatever its services do; that of one revision among several has
 # none (overlord/snapstate/snapstate.go, removeTasks; seen on 2.68 and 2.77).
 WHOLE = frozenset({"run-hook", "auto-disconnect", "stop-snap-services", "remove-profiles"})
-# What enabling, disabling, installing and refreshing consist of.
-LINKS = frozenset({"link-snap", "unlink-snap", "unlink-current-snap"})
 # overlord/state/task.go: what is taken back, or about to be, and what went wrong.
 BACK = {5: "Abort", 6: "Undo", 7: "Undoing", 8: "Undone", 9: "Error"}
 
@@ -90,18 +88,6 @@ def changes(host: Host, snap: str) -> list[Change]:
 def removing(host: Host, snap: str) -> Change | None:
     """The removal of a whole snap that snapd is at, and does not take back. Raises Unreadable."""
     return next((each for each in changes(host, snap) if each.whole and not each.ready and not each.status), None)
-
-
-def failed_removal(host: Host, snap: str) -> Change | None:
-    """The removal of a whole snap that failed, if that was the last that was done with it: since then nobody has
-    enabled, disabled or refreshed it, or is removing it. Raises Unreadable."""
-    last = None
-    for change in changes(host, snap):
-        if change.whole:
-            last = change if change.ready and change.status == "Error" else None
-        elif change.ready and not change.status and not LINKS.isdisjoint(change.tasks):
-            last = None
-    return last
 
 
 def state(host: Host) -> Mapping[str, Any]:

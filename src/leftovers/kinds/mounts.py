@@ -116,6 +116,7 @@ def on_host(mounts: Sequence[Mount], own: Sequence[Mount]) -> list[Mount]:
     top = mountinfo.place(own, "/")
     table = {mount.id: mount for mount in mounts}
     known: dict[int, bool] = {}
+    shows: dict[int, bool] = {}
 
     def stands(mount: Mount) -> bool:
         chain = []
@@ -126,7 +127,9 @@ def on_host(mounts: Sequence[Mount], own: Sequence[Mount]) -> list[Mount]:
             parent = table.get(mount.parent)
             if parent is None or parent is mount or (parent.point != "/" and (parent.majmin, parent.root) == top):
                 break
-            if mountinfo.place(own, parent.point) == (parent.majmin, parent.root):
+            if parent.id not in shows:  # many mounts have one parent
+                shows[parent.id] = mountinfo.place(own, parent.point) == (parent.majmin, parent.root)
+            if shows[parent.id]:
                 answer = True
                 break
             mount = parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -36,7 +37,8 @@ class Processes(Kind):
     path in that file system]), mount_devices (major:minor of all that is mounted there) and mount_points
     ([major:minor, mount point] of what is mounted in our namespace too): how a container's processes are tied to its
     root file system and to what it was given.
-    `abrupt`, when a product put it there, means that it is not asked first.
+    `abrupt`, when a product put it there, means that it is not asked first. `group`, likewise, is the cgroup of its
+    container, as [path, directory, inode]: all in it are ended at once, also who is being forked.
     """
 
     name: ClassVar[str] = "process"
@@ -89,11 +91,38 @@ class Processes(Kind):
     def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
         """SIGTERM to those of the host, SIGKILL to those in containers, and to all that still live after GRACE."""
         failed: dict[str, str] = {}
+        kill_groups(host, objects)
         todo = list(objects)
         while todo:
             failed.update(end(host, todo[:CHUNK], deadline))
             todo = todo[CHUNK:]
         return failed
+
+
+def kill_groups(host: Host, objects: Sequence[Object]) -> None:
+    """SIGKILL to all in and below each of these processes' own cgroups (cgroup.kill, Linux 5.14). Who forks faster than
+    he is listed ends with the rest. Each process is signalled by itself as well: older kernels have no such file."""
+    home = cgroup_of(host, os.getpid()) + "/"
+    groups: dict[tuple[str, str, int], bool] = {}
+    for obj in objects:
+        if obj.facts.get("group"):
+            path, directory, inode = group = tuple(obj.facts["group"])
+            safe = not obj.facts["self"] and obj.facts["pid"] != 1 and not home.startswith(f"{path}/")
+            groups[group] = groups.get(group, True) and safe
+    for (_, directory, inode), safe in groups.items():
+        if not safe:
+            continue
+        with contextlib.suppress(OSError):
+            fd = os.open(host.path(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(fd).st_ino == inode:
+                    kill = os.open("cgroup.kill", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd)
+                    try:
+                        os.write(kill, b"1")
+                    finally:
+                        os.close(kill)
+            finally:
+                os.close(fd)
 
 
 def end(host: Host, objects: Sequence[Object], deadline: Deadline) -> dict[str, str]:

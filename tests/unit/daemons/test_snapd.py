@@ -118,10 +118,9 @@ def test_a_removal_that_failed_is_not_the_last_word(host: Host, states: dict[str
     tasks = {**state["tasks"], "9980": {"id": "9980", "kind": "auto-disconnect", "status": 3}}
     wrote(host, {**state, "changes": {id: change, "998": {**again, "ready-time": ""}}, "tasks": tasks})
     assert presence(host) is Presence.INSTALLED
-    for kind, status, expected in (("unlink-snap", 4, Presence.INSTALLED), ("service-control", 4, Presence.REMOVED)):
-        disabled = {**again, "kind": "disable-snap"}
-        tasks["9980"] = {"id": "9980", "kind": kind, "status": status}
-        wrote(host, {**state, "changes": {id: change, "998": disabled}, "tasks": tasks})
+    tasks["9980"] = {"id": "9980", "kind": "unlink-snap", "status": 4}
+    for kind, expected in (("disable-snap", Presence.INSTALLED), ("service-control", Presence.REMOVED)):
+        wrote(host, {**state, "changes": {id: change, "998": {**again, "kind": kind}}, "tasks": tasks})
         assert presence(host) is expected
 
 

@@ -885,6 +885,39 @@ def test_logs_of_its_pods(host: Machine) -> None:
     assert sorted(gone) == sorted(f"file:{path}" for path, (uid, id) in entries.items() if uid == UID or id == INNER)
 
 
+def test_what_cni_s_firewall_lets_through(host: Machine) -> None:
+    host.pod()
+    host.record("cni", "x", "disk", **{**cni_facts(SANDBOX), "addresses": ["10.1.65.2/24"], "plugins": ["firewall"]})
+    host.record("cni", "y", "disk", **{**cni_facts(OTHER), "addresses": ["10.1.65.3/24"], "plugins": ["firewall"]})
+    own = [
+        host.xtables("CNI-FORWARD", rule, "ACCEPT", table="filter")
+        for rule in (
+            "-s 10.1.65.2/32 -j ACCEPT",
+            "-d 10.1.65.2/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        )
+    ]
+    for rule in ("-s 10.1.65.3/32 -j ACCEPT", "-s 10.1.65.0/24 -j ACCEPT", "-s 10.1.65.2/32 -p tcp -j ACCEPT"):
+        host.xtables("CNI-FORWARD", rule, "ACCEPT", table="filter")
+    host.xtables("FORWARD", "-s 10.1.65.2/32 -j ACCEPT", "ACCEPT", table="filter")
+    assert {id for id in host.gone() if id.startswith("xtables:")} == {rule.id for rule in own}
+    host.record("cni", "z", "disk", **{**cni_facts(OTHER), "addresses": ["10.1.65.2/24"]})
+    assert {id for id in host.gone() if id.startswith("xtables:")} == set(), "another's by now"
+
+
+def cni_facts(id: str) -> dict[str, Any]:
+    lists = ("links", "addresses", "gateways", "plugins", "bridges", "devices", "paths")
+    facts: dict[str, Any] = {"id": id, "network": "x", "ifname": "eth0", "netns": "", "pod": "", "pod_namespace": ""}
+    return facts | {name: [] for name in lists}
+
+
+def test_a_container_is_ended_by_its_own_cgroup(host: Machine) -> None:
+    host.pod()
+    claims = host.ask()
+    for pid, path in (("11", f"{PODS}/{SANDBOX}"), ("12", f"{PODS}/{INNER}"), ("13", f"{PODS}/{INNER}")):
+        assert claims[f"process:{pid}"].object.facts["group"][0] == path
+    assert "group" not in claims["process:10"].object.facts, "a shim is in its daemon's"
+
+
 def test_logs_of_a_pod_whose_bundles_are_gone(host: Machine) -> None:
     # snapd has deleted what it could reach; the shim lives.
     host.shim(10)

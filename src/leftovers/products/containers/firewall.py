@@ -40,6 +40,11 @@ FLANNEL_NOTE = re.compile(r"flanneld (masq|forward)\Z")
 # Of portmap and firewall. CNI-ADMIN holds an administrator's rules, CNI-ISOLATION-* are about any bridges.
 PORTMAP = re.compile(r"CNI-HOSTPORT-(DNAT|SNAT|SETMARK|MASQ)\Z|CNI-FORWARD\Z")
 PORTMAP_NOTES = re.compile(r"CNI portfw requiring masquerade|CNI portfw masquerade mark|CNI firewall plugin rules|")
+# Of firewall, for each address: what goes there as an answer, and what comes from there.
+PASSED = re.compile(
+    r"(?:-d (?P<to>[0-9a-fA-F.:]+)/(?:32|128) -m conntrack --ctstate RELATED,ESTABLISHED"
+    r"|-s (?P<from>[0-9a-fA-F.:]+)/(?:32|128)) -j ACCEPT\Z"
+)
 FAMILIES = (
     ("kube", KUBE, KUBE_NOTES, "of kube-proxy's or kubelet's"),
     ("calico", CALI, CALI_NOTE, "of Calico's"),
@@ -97,6 +102,34 @@ def container_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return Finding("a rule of a pod's network", (said, containers(runtime, case)[match["id"]]))
 
 
+def address_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What CNI's firewall plugin lets through to and from a container's address, in a chain that all users of CNI have
+    (plugins/meta/firewall/iptables.go, getRuleParams). Addresses are given again: nobody else may have it by now."""
+    if obj.facts["table"] != "filter" or obj.facts["chain"] != "CNI-FORWARD" or obj.facts.get("comment"):
+        return None
+    match = PASSED.match(obj.facts.get("rule", ""))
+    if match is None:
+        return None
+
+    def make() -> dict[str, Evidence]:
+        found: dict[str, Evidence] = {}
+        others = set()
+        ids = containers(runtime, case)
+        for record in case.records_of("cni"):
+            own = record.facts["id"] in ids
+            for each in record.facts["addresses"]:
+                address = each.partition("/")[0]
+                if not own and record.source != "ledger":
+                    others.add(address)
+                elif own and "firewall" in record.facts["plugins"]:
+                    found[address] = Evidence(record.source, f"{record.name} has {address}")
+        return {address: said for address, said in found.items() if address not in others}
+
+    table: dict[str, Evidence] = case.cached("containers.addresses", make)
+    said = table.get(match["to"] or match["from"])
+    return Finding("a rule of a pod's network", (Evidence("kernel", obj.facts["rule"]), said)) if said else None
+
+
 def shared_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """The chains that all products of a sort have, what is in them, and the jumps to them that their makers wrote."""
     if obj.facts["family"] not in ("ip", "ip6"):
@@ -141,7 +174,7 @@ def strangers(runtime: Runtime, case: Case, obj: Object) -> str:
     return table.get((obj.facts["family"], obj.facts["backend"], obj.facts["table"]), "")
 
 
-XTABLES = (own_rule, container_rule, shared_rule)
+XTABLES = (own_rule, container_rule, address_rule, shared_rule)
 
 
 # -- nft ------------------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def child(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if shim_argv(parent).get("address") != runtime.address:
         return None
     said = Evidence("kernel", f"child of pid {parent.key}, the shim of {shim_argv(parent)['id'][:12]}")
-    return Finding(CONTAINER, (said,), rank=CONTAINERS, facts={"abrupt": True})
+    return Finding(CONTAINER, (said,), rank=CONTAINERS, facts=abrupt(runtime, case, obj))
 
 
 def runs(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -84,7 +84,7 @@ def runs(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if record is None or in_bundle(runtime, case, record.facts["bundle"]) != record.facts["id"]:
         return None
     said = Evidence(record.source, f"runc started it in {record.facts['bundle']}")
-    return Finding(CONTAINER, (said,), rank=CONTAINERS, facts={"abrupt": True})
+    return Finding(CONTAINER, (said,), rank=CONTAINERS, facts=abrupt(runtime, case, obj))
 
 
 def rooted(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -106,7 +106,7 @@ def rooted(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if point is None:
         return None
     said = Evidence("kernel", f"its root file system is mounted at {point}")
-    return Finding(CONTAINER, (said,), rank=CONTAINERS, facts={"abrupt": True})
+    return Finding(CONTAINER, (said,), rank=CONTAINERS, facts=abrupt(runtime, case, obj))
 
 
 def inside(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -115,7 +115,7 @@ def inside(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     while path and path != "/":
         if case.is_proven("cgroup", path) and not re.match(runtime.services, path):
             said = Evidence("kernel", f"in cgroup {path}")
-            return Finding(CONTAINER, (said,), rank=CONTAINERS, facts={"abrupt": True})
+            return Finding(CONTAINER, (said,), rank=CONTAINERS, facts=abrupt(runtime, case, obj))
         path = path.rpartition("/")[0]
     return None
 
@@ -126,6 +126,27 @@ def tied(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     said = Evidence("kernel", f"runs {obj.facts['exe']}")
     return Finding(f"runs a file in {runtime.possessive} directory", (said,), False, advice=f"kill {obj.key}")
+
+
+def abrupt(runtime: Runtime, case: Case, obj: Object) -> dict[str, object]:
+    """How a container's process is ended: not asked, and with all that is in its container's own cgroup, if that is
+    named for an id of ours."""
+
+    def make() -> dict[str, list[object]]:
+        found: dict[str, list[object]] = {}
+        for group in case.objects("cgroup"):
+            match = SCOPE.match(group.key.rpartition("/")[2])
+            if match and not group.facts["hierarchy"] and match["id"] in containers(runtime, case):
+                found[group.key] = [group.key, group.facts["directory"], group.identity[1]]
+        return found
+
+    groups = case.cached("containers.groups", make)
+    path = obj.facts["cgroup"]
+    while path and path != "/":
+        if path in groups:
+            return {"abrupt": True, "group": groups[path]}
+        path = path.rpartition("/")[0]
+    return {"abrupt": True}
 
 
 PROCESSES = (shim, program, child, runs, rooted, inside, service, tied)
