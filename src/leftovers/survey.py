@@ -14,7 +14,7 @@ from leftovers.host import Host
 from leftovers.kinds import Kind, Look, survey_order
 from leftovers.ledger import Memory
 from leftovers.model import Claim, Listing, Object, Presence, Record, Role, Scope
-from leftovers.mountinfo import place
+from leftovers.mountinfo import below, place
 from leftovers.products import NAMES, Product, load
 
 __all__ = ["Survey", "presence", "relist", "survey"]
@@ -182,6 +182,8 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
         name = exe.rpartition("/")[2].removeprefix(".").removesuffix("-wrapped")
         if name not in names or exe in others or process.facts["uid"] != 0:
             continue  # `others`: two products may have a program of one name
+        if snapped(exe, product) or not stands(host, process):
+            continue
         if not process.facts["nested"] or shares_directory(process, product, listed):
             return Presence.INSTALLED, f"pid {process.key} runs {exe}"
     if host.root:
@@ -198,6 +200,24 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
         if state not in ("not-installed", "installed"):
             return Presence.REMOVED, f"dpkg has {package} as {state}"
     return Presence.ABSENT, ""
+
+
+def snapped(exe: str, product: Product) -> bool:
+    """Whether a file is that of another product's snap."""
+    return any(
+        below(exe, f"{place}/{snap}")
+        for name in NAMES
+        if name != product.name
+        for snap in load(name).snaps
+        for place in ("/snap", "/var/lib/snapd/snap")
+    )
+
+
+def stands(host: Host, process: Object) -> bool:
+    """Whether the file that a process of the host runs is there, for us or for itself. Of one in a snap that is not
+    mounted any more the kernel tells a path that is nowhere."""
+    exe = process.facts["exe"]
+    return process.facts["nested"] or host.exists(exe) or host.exists(f"/proc/{process.key}/root{exe}")
 
 
 def snap_presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ...]]) -> tuple[Presence, str]:

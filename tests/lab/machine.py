@@ -159,6 +159,19 @@ RECIPES = {
         Recipe("tests-bookworm", "bookworm", PYTEST, ()),
         Recipe("snapd-trixie", "trixie", SNAPD, (), first_boot="snapd.sh"),
         Recipe("snapd-sid", "sid", SNAPD, (), SID, first_boot="snapd.sh"),
+        # The libraries of LXD and Incus; of LXD itself only what its package unpacks to (lab/lxd_snap.py).
+        Recipe(
+            "lxd-snap-trixie",
+            "trixie",
+            (
+                *SNAPD,
+                *(tool for tool in TOOLS if tool.startswith(("lib", "squashfs", "runit"))),
+                "libdqlite0",
+                "libfuse3-4",
+            ),
+            (("lxd", "lxd-client", "lxcfs"), ("incus-base", "incus-client", "lxcfs")),
+            first_boot="snapd.sh",
+        ),
     )
 }
 

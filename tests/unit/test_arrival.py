@@ -217,6 +217,8 @@ def test_an_upgrade_is_no_arrival(host: Host, ledger: Ledger, kernel: Mapping[st
 
 
 def test_a_daemon_that_only_runs_is_installed(host: Host, ledger: Ledger, kernel: dict[str, Listing]) -> None:
+    Path(host.path("/opt/x")).mkdir(parents=True)
+    Path(host.path("/opt/x/boxd")).touch()
     facts = {"exe": "/opt/x/boxd", "uid": 0, "nested": False}
     kernel["process"] = Listing((Object("process", "7", (7, 1), facts),))
     kernel["mount"] = Listing()

@@ -37,6 +37,7 @@ NAMES = Names(
 )
 PRODUCT = product(
     NAMES,
+    daemons=NAMES.daemons,
     packages=("incus-base", "incus"),
     companions=("incus-lxcfs", "lxcfs"),
     # Debian's since 7.0.2 and zabbly's prerm stop it: then `incusd shutdown` heeds boot.host_shutdown_timeout, _action

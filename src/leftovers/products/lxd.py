@@ -19,8 +19,7 @@ NAMES = Names(
         ("/var/log/lxd", True, PURGED),
         ("/var/cache/lxd", True, "lxd makes it, and no purge deletes it (Debian lxd 5.0.2)"),
     ),
-    # Where the snap is, the daemon of that name and the firewall's table are its own: nothing of LXD goes.
-    daemons=("/usr/bin/lxd", "/usr/sbin/lxd", "/usr/libexec/lxd/lxd", "/snap/lxd/current/bin/lxd"),
+    daemons=("/usr/bin/lxd", "/usr/sbin/lxd", "/usr/libexec/lxd/lxd"),
     helpers=("/usr/bin/lxd-user",),
     units=("lxd.service", "lxd.socket", "lxd-containers.service"),
     variable="LXD_DIR",
@@ -35,9 +34,11 @@ NAMES = Names(
     ),
     client="lxc",
     package="lxd",
+    twins=("/var/snap/lxd/common/lxd",),
 )
 PRODUCT = product(
     NAMES,
+    daemons=NAMES.daemons,
     packages=("lxd",),
     companions=("lxcfs",),
     accounts=("group lxd", "user _lxd", "subuid _lxd", "subgid _lxd", "subuid root", "subgid root"),

@@ -94,10 +94,6 @@ def test_directories(host: Plain) -> None:
     assert host.proven() == {f"file:{path}" for path in wanted}
 
 
-def test_the_snap_s_lxd_is_an_lxd_that_is_installed() -> None:
-    assert "/snap/lxd/current/bin/lxd" in load("lxd").daemons
-
-
 @pytest.mark.parametrize("name", ["incus-base", "incus", "lxd-client"])
 def test_incus_comes_in_lxd_s_place_and_not_the_other_way(name: str) -> None:
     comes = [Arriving(name, "1", "/nowhere")]

@@ -58,6 +58,8 @@ def test_a_package_with_two_daemons_is_the_first_product_s(monkeypatch: pytest.M
 def test_one_lxcfs_that_runs_is_not_the_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exe: str, installed: str
 ) -> None:
+    Path(f"{tmp_path}{exe}").parent.mkdir(parents=True)
+    Path(f"{tmp_path}{exe}").touch()
     runs = {"process": (process(9, exe, exe),), "mount": ()}
     found = [
         name

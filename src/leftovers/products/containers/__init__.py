@@ -16,10 +16,10 @@ from leftovers.kinds import KINDS
 from leftovers.model import Object
 from leftovers.products.containers import firewall, network, processes, reading, storage
 from leftovers.products.containers.known import trace
-from leftovers.products.containers.names import Runtime, rules
+from leftovers.products.containers.names import Marker, Runtime, rules
 from leftovers.products.product import Product
 
-__all__ = ["Runtime", "product"]
+__all__ = ["Marker", "Runtime", "product"]
 
 # What kinds list only where a product asks for it.
 ASKED = {
@@ -52,7 +52,9 @@ def product(runtime: Runtime, **different: Any) -> Product:
         "link": rules(runtime, *network.LINKS),
         "xtables": rules(runtime, *firewall.XTABLES),
         "nft": rules(runtime, firewall.table),
-        "loop": (claims.backed_below(runtime.directory, "", "the device of a volume"),),
+        "loop": tuple(
+            claims.backed_below(path, "", "the device of a volume") for path in (runtime.directory, *runtime.beside)
+        ),
         "apparmor": rules(runtime, firewall.profile),
         "file": rules(runtime, *storage.RULES),
         "account": (claims.reported(f"made for {runtime.title}"),),
@@ -60,7 +62,7 @@ def product(runtime: Runtime, **different: Any) -> Product:
     }
     by_kind |= {kind: rules(runtime, *some) for kind, some in {**network.LATER, **firewall.LATER}.items()}
     known = {field.name for field in fields(Product)}
-    asked: dict[str, Any] = {name: what for name, what in ASKED.items() if name in known}
+    asked: dict[str, Any] = {name: what for name, what in ASKED.items() if name in known and "kube" in runtime.brings}
     return Product(
         name=runtime.name,
         title=runtime.title,
@@ -69,6 +71,8 @@ def product(runtime: Runtime, **different: Any) -> Product:
             partial(reader, runtime)
             for reader in (
                 reading.read_places,
+                reading.read_grounds,
+                reading.read_programs,
                 reading.read_shims,
                 reading.read_disk,
                 reading.read_shared,

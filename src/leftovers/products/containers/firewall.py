@@ -45,12 +45,17 @@ PASSED = re.compile(
     r"(?:-d (?P<to>[0-9a-fA-F.:]+)/(?:32|128) -m conntrack --ctstate RELATED,ESTABLISHED"
     r"|-s (?P<from>[0-9a-fA-F.:]+)/(?:32|128)) -j ACCEPT\Z"
 )
+# moby daemon/libnetwork/drivers/bridge/{setup_ip_tables_linux,internal/iptabler/*}.go, iptables/firewalld_linux.go.
+# DOCKER-USER is the administrator's.
+DOCKER = re.compile(r"DOCKER(-(FORWARD|BRIDGE|CT|INTERNAL|INGRESS|ISOLATION-STAGE-[12]))?\Z")
+USER_CHAIN = "DOCKER-USER"
 FAMILIES = (
     ("kube", KUBE, KUBE_NOTES, "of kube-proxy's or kubelet's"),
     ("calico", CALI, CALI_NOTE, "of Calico's"),
     ("cilium", CILIUM, CILIUM_NOTE, "of Cilium's"),
     ("flannel", FLANNEL, FLANNEL_NOTE, "of flannel's"),
     ("cni", PORTMAP, PORTMAP_NOTES, "of CNI's published ports"),
+    ("docker", DOCKER, re.compile(""), "of Docker's"),
 )
 # Whole tables of nft: name, families, who, and a name among their chains and sets that nobody else gives.
 TABLES = {
@@ -64,6 +69,7 @@ TABLES = {
     "flannel-ipv4": (("ip",), "flannel", re.compile(r"postrtg|forward")),
     "flannel-ipv6": (("ip6",), "flannel", re.compile(r"postrtg|forward")),
     "cni_plugins_masquerade": (("inet",), "cni", re.compile(r"masq_checks")),
+    "docker-bridges": (("ip", "ip6"), "docker", re.compile(r"filter-forward.*|nat-.*|raw-.*|.+__.+")),
     "cni_hostport": (("ip", "ip6"), "cni", re.compile(r"hostports|masquerading|input|output|prerouting")),
 }
 CALI_SETS = re.compile(r"cali[46]0.+|cali[46]t.+|felix-[46]-.+")
@@ -71,7 +77,6 @@ KUBE_SETS = re.compile(
     r"KUBE-(6-)?(LOOP-BACK|CLUSTER-IP|EXTERNAL-IP(-LOCAL)?|LOAD-BALANCER(-LOCAL|-FW|-SOURCE-IP|-SOURCE-CIDR)?"
     r"|NODE-PORT-(LOCAL-)?(TCP|UDP|SCTP(-HASH)?)|HEALTH-CHECK-NODE-PORT|IPVS-IPS)\Z"
 )
-PROFILE = "cri-containerd.apparmor.d"
 
 
 # -- iptables -------------------------------------------------------------------------------------------------------
@@ -136,6 +141,8 @@ def shared_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     chain, target = obj.facts["chain"], obj.facts.get("target", "")
     for what, names, notes, whose in FAMILIES:
+        if what not in runtime.brings:
+            continue
         if names.match(chain):
             said = Evidence("kernel", f"chain {chain}")
             if what == "cni" and trace(runtime, case) and (strange := strangers(runtime, case, obj)):
@@ -174,7 +181,54 @@ def strangers(runtime: Runtime, case: Case, obj: Object) -> str:
     return table.get((obj.facts["family"], obj.facts["backend"], obj.facts["table"]), "")
 
 
-XTABLES = (own_rule, container_rule, address_rule, shared_rule)
+# What dockerd has for each bridge in the built-in chains, without a comment (up to 27.x; from 28 on only the first).
+BRIDGE_RULES = (
+    r"-s [0-9./]+ ! -o {0} -j MASQUERADE",
+    r"-o {0} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    r"-i {0} ! -o {0} -j ACCEPT",
+    r"-i {0} -o {0} -j (ACCEPT|DROP)",
+)
+
+
+def bridge_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A rule of dockerd's about one of its bridges, to the letter: one with a word more is a person's."""
+    rule = str(obj.facts.get("rule", ""))
+    if "docker" not in runtime.brings or obj.facts["chain"] not in BUILT_IN or not rule:
+        return None
+    for link in case.proven("link"):
+        if link.facts["type"] == "bridge" and any(
+            re.fullmatch(form.format(re.escape(link.key)), rule) for form in BRIDGE_RULES
+        ):
+            said = Evidence("kernel", f"as dockerd writes it for {link.key}, a bridge of {runtime.title}")
+            return Finding("a rule of Docker's", (said,))
+    return None
+
+
+def user_chain(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """DOCKER-USER, which dockerd makes for the administrator, and the jump to it: what is in it is his. Empty, or with
+    nothing in it but the RETURN that dockerd wrote there once, it says nothing."""
+    facts = obj.facts
+    if "docker" not in runtime.brings or not trace(runtime, case) or facts["table"] != "filter":
+        return None
+    if USER_CHAIN not in (facts["chain"], facts.get("target", "")):
+        return None
+    place = facts["family"], facts["backend"], facts["table"]
+    inner = [
+        rule.facts["rule"]
+        for rule in case.objects("xtables")
+        if rule.facts["chain"] == USER_CHAIN
+        and rule.facts.get("rule")
+        and (rule.facts["family"], rule.facts["backend"], rule.facts["table"]) == place
+    ]
+    tool = "iptables" if facts["family"] == "ip" else "ip6tables"
+    said = Evidence("kernel", f"{USER_CHAIN} holds {', '.join(inner[:2]) or 'nothing'}")
+    advice = f"{tool} -S {USER_CHAIN}"
+    if [rule for rule in inner if rule != "-j RETURN"]:
+        return Finding("the administrator's rules for Docker", (said,), role=Role.ADMIN, advice=advice)
+    return shared(runtime, obj, case, "docker", "an empty chain of Docker's, or a jump to it", said, advice)
+
+
+XTABLES = (own_rule, container_rule, address_rule, shared_rule, bridge_rule, user_chain)
 
 
 # -- nft ------------------------------------------------------------------------------------------------------------
@@ -183,7 +237,7 @@ XTABLES = (own_rule, container_rule, address_rule, shared_rule)
 def table(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A whole table that one program owns: its name, and something in it that only that program makes."""
     families, what, marks = TABLES.get(obj.facts["name"], ((), "", re.compile("")))
-    if obj.facts["family"] not in families or not trace(runtime, case):
+    if obj.facts["family"] not in families or what not in runtime.brings or not trace(runtime, case):
         return None
     inner = [name for name in (*obj.facts["chains"], *obj.facts["sets"]) if marks.fullmatch(name)]
     advice = f"nft delete table {obj.key}"
@@ -231,7 +285,7 @@ def bpf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     name = str(obj.facts.get("name") or path.rpartition("/")[2])
     what = "cilium" if name.startswith(("cilium_", "cil_")) or "/cilium/" in path else ""
     what = what or ("calico" if name.startswith(("cali_", "calico_", "xdp_cali_")) else "")
-    if not what or not trace(runtime, case):
+    if what not in runtime.brings or not trace(runtime, case):
         return None
     attach = str(obj.facts.get("attach") or "")
     said = Evidence("kernel", f"program {name} is attached to {attach}" if attach else f"pinned at {path}")
@@ -249,15 +303,16 @@ def bpf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 def profile(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """The profile of all containerds' containers: its name is the same for all of them, and who unloads it under
     somebody else's containers leaves these unconfined."""
-    if obj.facts["type"] != "profile" or obj.facts["name"] != PROFILE or not trace(runtime, case):
+    name, what = runtime.profile
+    if obj.facts["type"] != "profile" or obj.facts["name"] != name or not trace(runtime, case):
         return None
-    advice = f"apparmor_parser -R /etc/apparmor.d/{PROFILE}"
+    advice = f"apparmor_parser -R /etc/apparmor.d/{name}"
     for pid in obj.facts["processes"]:
         if not case.is_proven("process", str(pid)):
             said = Evidence("kernel", f"confines pid {pid}, which is not the product's")
             return Finding("the profile of containers, somebody else's too", (said,), role=Role.ADMIN, advice=advice)
-    said = Evidence("kernel", "the name that every containerd gives it")
-    return shared(runtime, obj, case, "containerd", "the profile of its containers", said, advice)
+    said = Evidence("kernel", "the name that all give it")
+    return shared(runtime, obj, case, what, "the profile of its containers", said, advice)
 
 
 LATER = {"ipset": (ipset,), "nftrule": (nft_rule,), "bpf": (bpf,)}

@@ -5,29 +5,92 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from leftovers.claims import Case
+from leftovers.claims import Case, real_exe
 from leftovers.evidence import cni, containerd
-from leftovers.model import Evidence, Record, Role
+from leftovers.model import Evidence, Object, Record, Role
 from leftovers.mountinfo import below
 from leftovers.products.containers.names import TASKS, Runtime
 
-__all__ = ["Chain", "chains", "container_links", "containers", "holds", "pod_links", "pod_uids", "relative", "trace"]
+__all__ = [
+    *("Chain", "addresses", "chains", "container_links", "containers", "grounds", "holds", "located", "pod_links"),
+    *("pod_uids", "relative", "trace", "unmounted"),
+]
+
+
+def grounds(runtime: Runtime, case: Case) -> dict[str, tuple[str, ...]]:
+    """The directories that are the product's own, each with the places where it is now: its own by name, with what
+    symlinks make of them, and those that a marker proves. One that only the ledger remembers must be the very
+    directory; and none is the product's where somebody else may use it by now."""
+
+    def make() -> dict[str, tuple[str, ...]]:
+        found = {path: case.at(path) for path in (runtime.directory, *runtime.beside)}
+        if runtime.store:
+            found[runtime.store] = stores(runtime, case)
+        used = {record.name: record for record in case.records_of("used") if record.source != "ledger"}
+        for record in case.records_of("ground"):
+            now = used.get(record.facts["path"])
+            same = record.source != "ledger" or (now is not None and now.facts["inode"] == record.facts["inode"])
+            if same and now is not None and not now.facts["by"]:
+                found.setdefault(record.name, (str(record.facts["path"]),))
+        return found
+
+    places: dict[str, tuple[str, ...]] = case.cached("containers.grounds", make)
+    return places
+
+
+DOCKERD = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd")
+
+
+def stores(runtime: Runtime, case: Case) -> tuple[str, ...]:
+    """Where dockerd has its data: where it always is, and where it was told to have it. An administrator's place may
+    have become another dockerd's since: then only what is told now counts."""
+    other = any(file.key in DOCKERD for file in case.objects("file")) or any(
+        real_exe(process).rpartition("/")[2] == "dockerd" and not below(real_exe(process), runtime.programs)
+        for process in case.objects("process")
+        if not process.facts["nested"]
+    )
+    told = [record for record in case.records_of("place") if record.name == runtime.store]
+    paths = [str(record.facts["path"]) for record in told if record.source != "ledger" or not other]
+    return tuple(dict.fromkeys((runtime.store, *paths)))
+
+
+def located(runtime: Runtime, case: Case, path: str) -> tuple[str, ...]:
+    """Where something of the product's is; () if that is nobody's by a proof."""
+    table = grounds(runtime, case)
+    ground = max((each for each in table if below(path, each)), key=len, default="")
+    return tuple(place + path.removeprefix(ground) for place in table[ground]) if path and ground else ()
+
+
+def addresses(runtime: Runtime, case: Case) -> tuple[str, ...]:
+    """containerd's socket, as shims may have been given it. Without a proof of its directory another's shims may have
+    the same."""
+    return tuple(dict.fromkeys((*located(runtime, case, runtime.address), runtime.address)))
 
 
 def holds(runtime: Runtime, case: Case, path: str) -> bool:
-    """Whether a path lies in the product's own directory, or where that is by a symlink."""
-    return any(below(path.removesuffix("//deleted"), place) for place in case.at(runtime.directory))
+    """Whether a path lies in a directory of the product's own, or where that is by a symlink."""
+    places = (place for each in grounds(runtime, case).values() for place in each)
+    return any(below(path.removesuffix("//deleted"), place) for place in places)
 
 
 def relative(runtime: Runtime, case: Case, path: str, directory: str) -> str | None:
-    """A path from a directory below the product's own, wherever that is: "" for the directory itself, None for
-    anything else."""
+    """A path from a directory of the product's own, wherever that is: "" for the directory itself, None for anything
+    else."""
     path = path.removesuffix("//deleted").removesuffix(" (deleted)")
-    for place in case.at(runtime.directory):
-        base = place + directory.removeprefix(runtime.directory)
+    for base in located(runtime, case, directory):
         if below(path, base):
             return path[len(base) :].strip("/")
     return None
+
+
+def unmounted(process: Object, case: Case) -> str:
+    """The file in the product's snap that a process runs, if the snap is not mounted any more; else ""."""
+    table: dict[str, Record] = case.cached(
+        "containers.programs",
+        lambda: {record.name: record for record in case.records_of("program") if record.source != "ledger"},
+    )
+    record = table.get(process.key)
+    return str(record.facts["exe"]) if record and record.facts["start"] == process.facts["start"] else ""
 
 
 def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:

@@ -16,30 +16,66 @@ from functools import cached_property, partial
 from leftovers.claims import Case, Finding, Rule
 from leftovers.model import Object, Role
 
+# What a product may have brought to a host, of that which all share by name.
+KUBERNETES = ("kube", "calico", "cilium", "flannel", "cni", "containerd")
 TASKS = "io.containerd.runtime.v2.task"
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A directory that anybody may have, and what proves it the product's: a file of its own names it, and nobody else
+    who would have one there is on the host.
+
+    directory  where it mostly is
+    file, form the file, and how a line of it names the directory; with the form "{}" its whole text does
+    sort       who else may have one there ("containerd", "kube", "cni")
+    names      a regular expression: what the product makes in it
+    whole      whether the directory goes with all that is in it, when that is nothing but these; else one by one
+    role       of what is in it
+    source     whose word that is
+    """
+
+    directory: str
+    file: str
+    form: str
+    sort: str
+    names: str
+    whole: bool
+    role: Role
+    source: str
 
 
 @dataclass(frozen=True)
 class Runtime:
     """
     name, title  as Product has them
-    directory    below which all that follows lies, and nothing of anybody else's
+    directory    its own: nothing of anybody else's is below it
     address      containerd's socket, as its shims were given it
     state, root  containerd's --state and --root
     namespaces   its namespaces of that containerd; none: all, the daemon is the product's own
-    kubelet      kubelet's --root-dir
+    kubelet      kubelet's --root-dir; "" if it has none
     programs     the directory of its own programs
     services     a regular expression: the cgroups of its own services
     own          its directories and files, with what Directory wants to know
     marked       files that are only its own while their text has a word of it: path, the word, role, whose word that is
     symlinks     what it puts in shared places, if nothing is there: each its own while it leads into `directory`
-    conf         where its CNI configurations are
+    conf         where its CNI configurations are, "" if it has none but in the shared place
     comments     the comments of firewall rules that nobody else writes
     parents      directories in shared places that it makes for one of its own, and that go when they hold nothing else
     ufw          the links on which it has ufw allow all
     label        of an address that it gives the host
     pods         the pods' network, unless a record or a firewall rule tells another
     accounts     what its package adds and nothing else does: it tells that it has been here
+    beside       more directories that are its own
+    markers      those that are its own only by a proof
+    base         a file that says below which directory those of a containerd lie, if not below /
+    brings       what of KUBERNETES it may have brought, and "docker"
+    mounts       where else it mounts: a directory, a regular expression of what is below that, the reason
+    netns        a directory in which only it pins network namespaces
+    runc         where its shims have runc keep its states
+    cgroups      above its containers, if they are not kubelet's
+    profile      of its containers, and who else has one of that name
+    store        dockerd's --data-root, "" if it has none
     """
 
     name: str
@@ -62,6 +98,16 @@ class Runtime:
     label: str = ""
     pods: str = ""
     accounts: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    markers: tuple[Marker, ...] = ()
+    base: str = ""
+    brings: tuple[str, ...] = KUBERNETES
+    mounts: tuple[tuple[str, str, str], ...] = ()
+    netns: str = ""
+    runc: str = "/run/containerd/runc"
+    cgroups: tuple[str, ...] = ()
+    profile: tuple[str, str] = ("cri-containerd.apparmor.d", "containerd")
+    store: str = ""
 
     @cached_property
     def possessive(self) -> str:

@@ -78,7 +78,7 @@ def pod_link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if LXC.match(obj.key) and obj.key in case.cached("containers.cilium", cni.cilium_links):
         computed = Evidence("kernel", "Cilium's name for one of its endpoints")
         return shared(runtime, obj, case, "cilium", POD_LINK, computed, f"ip link delete {obj.key}")
-    if CALI.match(obj.key) and trace(runtime, case):
+    if CALI.match(obj.key) and "calico" in runtime.brings and trace(runtime, case):
         doubt = Evidence("kernel", "named as Calico names them, for no pod that is known")
         return Finding(
             "perhaps a pod's network device", (doubt,), False, Role.ADMIN, advice=f"ip link delete {obj.key}"
@@ -109,7 +109,13 @@ def flannel(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """Flannel's tunnel: its address begins the subnet that flannel wrote down, or it is in the pods' network
     (flannel pkg/backend/vxlan: EnsureIPv4)."""
     facts = obj.facts
-    if not facts["host"] or facts["type"] not in FLANNEL_TYPES or not FLANNEL.match(obj.key) or facts["master"]:
+    if (
+        "flannel" not in runtime.brings
+        or not facts["host"]
+        or facts["type"] not in FLANNEL_TYPES
+        or not FLANNEL.match(obj.key)
+        or facts["master"]
+    ):
         return None
     advice = f"ip link delete {obj.key}"
     inner = in_networks(facts["addresses"], pod_networks(runtime, case))
@@ -161,7 +167,42 @@ def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return Finding(reason, (said, Evidence("kernel", f"has the plugin's address {sorted(own)[0]}, and no other port")))
 
 
-LINKS = (lent, pod_link, shaper, single, flannel, bridge)
+DOCKER_BRIDGES = ("docker0", "docker_gwbridge")
+DOCKER_BRIDGE = re.compile(r"br-(?P<id>[0-9a-f]{12})\Z")
+
+
+def docker_bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A bridge of dockerd's: named for the id of a network that one of its containers is in (bridge_linux.go), or one
+    that it makes for all. A name of that form alone is Podman's and nerdctl's too: such a one is shown."""
+    facts = obj.facts
+    if "docker" not in runtime.brings or not facts["host"] or facts["type"] != "bridge":
+        return None
+    match = DOCKER_BRIDGE.match(obj.key)
+    if (obj.key not in DOCKER_BRIDGES and not match) or not trace(runtime, case):
+        return None
+    advice = f"ip link delete {obj.key}"
+    ports = [link for link in case.objects("link") if link.facts["host"] and link.facts["master"] == obj.key]
+    foreign = [link.key for link in ports if not case.is_proven("link", link.key)]
+    said = None
+    for record in case.records_of("docker"):
+        if match and any(network.startswith(match["id"]) for network in record.facts["networks"]):
+            said = Evidence(record.source, f"container {record.facts['name'] or record.name[:12]} is in that network")
+    reason = "a bridge of Docker's"
+    if match and said is None and len(ports) > len(foreign):
+        said = Evidence("kernel", f"its port {next(link.key for link in ports if link.key not in foreign)} is ours")
+    if match and said is None:
+        doubt = Evidence("kernel", "named for the id of a network, as others name theirs")
+        return Finding("perhaps a bridge of Docker's", (doubt,), False, Role.ADMIN, advice=advice)
+    if foreign:
+        held = (Evidence("kernel", f"has the port {foreign[0]}, which is not the product's"),)
+        return Finding(f"{reason}, which somebody else uses too", held, role=Role.HELD, advice=advice)
+    if said is not None:
+        return Finding(reason, (said,))
+    named = Evidence("kernel", "the name that only dockerd gives")
+    return shared(runtime, obj, case, "docker", reason, named, advice)
+
+
+LINKS = (lent, pod_link, shaper, single, flannel, bridge, docker_bridge)
 
 
 # -- networks -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,17 @@ import re
 from leftovers.claims import Case, Finding, real_exe
 from leftovers.model import Evidence, Object, Record, Role
 from leftovers.mountinfo import below
-from leftovers.products.containers.known import containers, holds, in_bundle, of, pod_uids, relative
+from leftovers.products.containers.known import (
+    addresses,
+    containers,
+    holds,
+    in_bundle,
+    located,
+    of,
+    pod_uids,
+    relative,
+    unmounted,
+)
 from leftovers.products.containers.names import TASKS, Runtime
 from leftovers.products.containers.rivals import shared, shim_argv
 
@@ -28,18 +38,20 @@ def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     in a bundle of its --state, or runs a file of the product's. Never by the name of its file: there are many
     (containerd-shim-spin-v2), and all containerds have the same."""
     told = shim_argv(obj)
-    if obj.facts["nested"] or obj.facts["uid"] != 0 or told.get("address") != runtime.address:
+    if obj.facts["nested"] or obj.facts["uid"] != 0 or told.get("address") not in addresses(runtime, case):
         return None
     if runtime.namespaces and told["namespace"] not in runtime.namespaces:
         return None
-    said = [Evidence("kernel", f"given -address {runtime.address}")]
+    said = [Evidence("kernel", f"given -address {told['address']}")]
     for record in case.records_of("shim"):
         if record.name == obj.key and record.facts["start"] == obj.facts["start"]:
             said.append(Evidence("kernel", f"stands in {record.facts['bundle']}"))
             return Finding(SHIM, tuple(said), rank=SHIMS)
-    if below(real_exe(obj), runtime.programs):
+    if below(real_exe(obj), runtime.programs) or unmounted(obj, case):
         said.append(Evidence("kernel", f"runs {obj.facts['exe']}"))
         return Finding(SHIM, tuple(said), rank=SHIMS)
+    if not located(runtime, case, runtime.state):
+        return None  # where anybody has his socket, these arguments are everybody's
     doubt = Evidence("kernel", f"runs {obj.facts['exe']}, and does not stand in a bundle of {runtime.title}")
     reason = "has the arguments of a shim, but nothing else of one"
     return Finding(reason, (doubt,), proven=False, role=Role.ADMIN, advice=f"kill {obj.key}")
@@ -47,9 +59,16 @@ def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 def program(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """Its daemons and whatever else it runs from its own directory of programs."""
-    if obj.facts["nested"] or not below(real_exe(obj), runtime.programs):
+    if obj.facts["nested"]:
         return None
-    return Finding(DAEMON, (Evidence("kernel", f"runs {obj.facts['exe']}"),), rank=DAEMONS)
+    if below(real_exe(obj), runtime.programs):
+        return Finding(DAEMON, (Evidence("kernel", f"runs {obj.facts['exe']}"),), rank=DAEMONS)
+    inner = unmounted(obj, case)
+    if not inner:
+        return None
+    said = Evidence("kernel", f"runs {inner} of a file system that is not mounted any more")
+    told = Evidence("kernel", f"its environment says that it was {runtime.programs}")
+    return Finding(DAEMON, (said, told), rank=DAEMONS)
 
 
 def service(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -68,7 +87,7 @@ def child(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     parent = case.process(obj.facts["ppid"])
     if parent is None or parent.facts["nested"] or not case.is_proven("process", parent.key):
         return None
-    if shim_argv(parent).get("address") != runtime.address:
+    if shim_argv(parent).get("address") not in addresses(runtime, case):
         return None
     said = Evidence("kernel", f"child of pid {parent.key}, the shim of {shim_argv(parent)['id'][:12]}")
     return Finding(CONTAINER, (said,), rank=CONTAINERS, facts=abrupt(runtime, case, obj))
@@ -217,7 +236,8 @@ def parent_cgroup(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     path = obj.facts["path"]
     asked = {parent(each) for each in case.cached("containers.cgroups", lambda: wanted(case))}
     by_ctr = path in asked and path.strip("/") in {record.facts["namespace"] for record in case.records_of("container")}
-    if not PARENTS.match(path) and not by_ctr:
+    own = path in runtime.cgroups
+    if not PARENTS.match(path) and not by_ctr and not own:
         return None
     for other in case.objects("cgroup"):
         inner = other.key != path and below(other.key, path) and not PARENTS.match(other.key)
@@ -228,8 +248,8 @@ def parent_cgroup(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
             return None
     said = Evidence("kernel", f"holds nothing that is not {runtime.possessive}")
     advice = f"rmdir {obj.facts['directory']}"
-    what = "containerd" if by_ctr else "kube"
-    reason = "the cgroup above the containers" if by_ctr else "the cgroup of all pods"
+    what = "docker" if own else "containerd" if by_ctr else "kube"
+    reason = "the cgroup above the containers" if by_ctr or own else "the cgroup of all pods"
     return shared(runtime, obj, case, what, reason, said, advice, facts={"only_empty": True})
 
 
@@ -269,13 +289,20 @@ def netns(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         said = recalled.evidence[0]  # of the same namespace, whose processes have ended
     pins = [canonical(pin) for pin in obj.facts["pins"]]
     own = [pin for pin in pins if pin in named]
+    placed = [pin for pin in pins if in_own_place(runtime, case, pin)]
     if said is None and own:
         said = named[own[0]]
+    if said is None and placed:
+        said = Evidence("kernel", f"pinned at {placed[0]}")
     if said is None:
         return None
     reason = "a pod's network namespace"
     foreign = [pid for pid in obj.facts["processes"] if not case.is_proven("process", str(pid))]
-    strange = [pin for pin in pins if not PIN.match(pin.rpartition("/")[2]) or not ours_by_place(runtime, case, pin)]
+    strange = [
+        pin
+        for pin in pins
+        if pin not in placed and not (PIN.match(pin.rpartition("/")[2]) and ours_by_place(runtime, case, pin))
+    ]
     if foreign:
         process = case.process(foreign[0])
         other = f"also used by pid {foreign[0]} ({real_exe(process) if process else '?'}), which is not the product's"
@@ -295,6 +322,11 @@ def is_container(case: Case, process: Object) -> bool:
 def canonical(path: str) -> str:
     """/var/run is a symlink to /run; containerd names the one, and the kernel the other."""
     return path.removeprefix("/var") if path.startswith("/var/run/") else path
+
+
+def in_own_place(runtime: Runtime, case: Case, pin: str) -> bool:
+    """Whether a pin is in a directory in which only the product has pins."""
+    return bool(runtime.netns) and bool(relative(runtime, case, pin, runtime.netns))
 
 
 def ours_by_place(runtime: Runtime, case: Case, pin: str) -> bool:

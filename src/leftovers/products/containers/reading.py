@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
+import re
 
-from leftovers.claims import Case
+from leftovers.claims import Case, real_exe
 from leftovers.errors import Unreadable
-from leftovers.evidence import cni, containerd, files, kubelet, ufw
+from leftovers.evidence import cni, containerd, docker_store, files, kubelet, snap_program, ufw
 from leftovers.host import Host
 from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Presence, Record
 from leftovers.mountinfo import below
-from leftovers.products.containers.known import containers, pod_uids
-from leftovers.products.containers.names import TASKS, Runtime
-from leftovers.products.containers.rivals import shim_argv
+from leftovers.products.containers.known import addresses, containers, holds, located, pod_uids
+from leftovers.products.containers.names import TASKS, Marker, Runtime
+from leftovers.products.containers.rivals import FILES, PROGRAMS, USERS, shim_argv
 
 __all__ = ["LOGS", "places", "read_cni", "read_disk", "read_logs", "read_marked", "read_places", "read_shared"]
 
@@ -23,6 +25,7 @@ Answer = tuple[list[Record], list[str]]
 SHARED_CONF = "/etc/cni/net.d"
 LOGS = ("/var/log/pods", "/var/log/containers")
 LIMIT = files.MIB
+ENTRIES = 200
 
 
 def remote(look: Look, path: str) -> bool:
@@ -35,26 +38,38 @@ def read_disk(runtime: Runtime, look: Look) -> Answer:
     """Its containers and pods."""
     records: list[Record] = []
     faults: list[str] = []
-    for path in (runtime.state, runtime.root, runtime.kubelet):
+    case = first_look(runtime, look)
+    # By the first name of each, wherever symlinks lead from there: readers follow those of a base.
+    states, roots, kubelets, stores = (
+        located(runtime, case, path)[:1] for path in (runtime.state, runtime.root, runtime.kubelet, runtime.store)
+    )
+    for path in (*states, *roots, *kubelets, *stores):
         if remote(look, path):
             return [], [f"{path}: not read, it is on a network or FUSE file system"]
-    for found, said in (
-        containerd.read(look.host, runtime.state, runtime.root, runtime.namespaces),
-        kubelet.read(look.host, runtime.kubelet),
-    ):
+    answers = [containerd.read(look.host, state, root, runtime.namespaces) for state in states for root in roots]
+    answers += [kubelet.read(look.host, path) for path in kubelets]
+    answers += [docker_store.read(look.host, path) for path in stores]
+    for found, said in answers:
         records += found
         faults += said
     return records, faults
 
 
+def first_look(runtime: Runtime, look: Look) -> Case:
+    """What is known before any record of a container is read: the places."""
+    known = (*read_places(runtime, look)[0], *read_grounds(runtime, look)[0])
+    return Case(runtime.name, Presence.ABSENT, look.listed, known)
+
+
 def read_shims(runtime: Runtime, look: Look) -> Answer:
     """Records "shim", named by pid, of the shims of this containerd: they were given its socket, and stand in a bundle
     of its --state (core/runtime/v2/binary.go: WorkDir). The kernel tells that directory after it was deleted, too."""
-    case = Case(runtime.name, Presence.ABSENT, look.listed, tuple(read_places(runtime, look)[0]))
+    case = first_look(runtime, look)
+    states, sockets = located(runtime, case, runtime.state), addresses(runtime, case)
     records = []
     for process in look.objects("process"):
         told = shim_argv(process)
-        if process.facts["nested"] or process.facts["uid"] != 0 or told.get("address") != runtime.address:
+        if process.facts["nested"] or process.facts["uid"] != 0 or told.get("address") not in sockets:
             continue
         if runtime.namespaces and told["namespace"] not in runtime.namespaces:
             continue
@@ -62,11 +77,9 @@ def read_shims(runtime: Runtime, look: Look) -> Answer:
             cwd = os.readlink(look.host.path(f"/proc/{process.key}/cwd")).removesuffix(" (deleted)")
         except OSError:
             continue
-        bundles = {
-            f"{place}{runtime.state.removeprefix(runtime.directory)}/{TASKS}/{told['namespace']}/{told['id']}"
-            for place in case.at(runtime.directory)
-        }
-        if cwd in bundles:
+        bundles = {f"{state}/{TASKS}/{told['namespace']}/{told['id']}" for state in states}
+        # By its own file where its directory is not proven its own, for somebody else may be a user of that.
+        if cwd in bundles or (not states and below(real_exe(process), runtime.programs)):
             facts = {"start": process.facts["start"], "bundle": cwd, **told}
             records.append(Record("shim", process.key, "kernel", facts))
     return records, []
@@ -74,7 +87,7 @@ def read_shims(runtime: Runtime, look: Look) -> Answer:
 
 def read_shared(runtime: Runtime, look: Look) -> Answer:
     """What lies in /run/containerd, whosever it is."""
-    records, faults = containerd.read_runc(look.host)
+    records, faults = containerd.read_runc(look.host, runtime.runc)
     more, said = containerd.read_shared(look.host)
     return records + more, faults + said
 
@@ -88,14 +101,13 @@ def read_cni(runtime: Runtime, look: Look) -> Answer:
         cni.read_results(look.host),
         cni.read_leases(look.host),
         cni.read_scratch(look.host),
-        cni.read_conf(look.host, runtime.conf),
+        *([cni.read_conf(look.host, runtime.conf)] if runtime.conf else []),
     ):
         records += found
         faults += said
     if not remote(look, SHARED_CONF):
         target = os.path.realpath(look.host.path(SHARED_CONF)).removeprefix(look.host.root)
-        case = Case(runtime.name, Presence.ABSENT, look.listed, tuple(read_places(runtime, look)[0]))
-        within = any(below(target, place) for place in case.at(runtime.directory))
+        within = holds(runtime, first_look(runtime, look), target)
         found, said = cni.read_conf(look.host, SHARED_CONF)
         records += [Record(each.type, each.name, each.source, {**each.facts, "within": within}) for each in found]
         faults += said
@@ -107,16 +119,21 @@ def read_marked(runtime: Runtime, look: Look) -> Answer:
     inode, digest (of the text: who has changed it since has made it his)."""
     records = []
     faults: list[str] = []
-    for path, word, _, _ in runtime.marked:
-        base, name = os.path.split(path)
-        try:
-            text = files.read(look.host, base, name, LIMIT)
-            inode = os.lstat(look.host.path(path)).st_ino
-        except (OSError, Unreadable):
-            continue  # not there, or no file: nothing of the product's
-        if text is not None and word.encode() in text:
-            facts = {"word": word, "inode": inode, "digest": hashlib.sha256(text).hexdigest()}
-            records.append(Record("marked", path, "disk", facts))
+    for pattern, word, _, _ in runtime.marked:
+        base, form = os.path.split(pattern)
+        names = [form]
+        if "*" in form:
+            names = [name for name, _ in files.entries(look.host, base, "", faults) if fnmatch.fnmatchcase(name, form)]
+        for name in names:
+            path = f"{base}/{name}"
+            try:
+                text = files.read(look.host, base, name, LIMIT)
+                inode = os.lstat(look.host.path(path)).st_ino
+            except (OSError, Unreadable):
+                continue  # not there, or no file: nothing of the product's
+            if text is not None and word.encode() in text:
+                facts = {"word": word, "inode": inode, "digest": hashlib.sha256(text).hexdigest()}
+                records.append(Record("marked", path, "disk", facts))
     return records, faults
 
 
@@ -124,6 +141,90 @@ def read_ufw(runtime: Runtime, look: Look) -> Answer:
     """What ufw was told of the product's links, by whomever."""
     records, faults = ufw.read(look.host) if runtime.ufw else ([], [])
     return [record for record in records if record.facts["link"] in runtime.ufw], faults
+
+
+def read_programs(runtime: Runtime, look: Look) -> Answer:
+    """What runs of its snap, after that was unmounted."""
+    return snap_program.read(look.host, snap_of(runtime), look.objects("process")), []
+
+
+def snap_of(runtime: Runtime) -> str:
+    return runtime.programs.removeprefix("/snap/")
+
+
+def read_grounds(runtime: Runtime, look: Look) -> Answer:
+    """Records "ground" of the directories that a marker names, named for where they mostly are (facts: path, inode),
+    and for each of these, and for where they mostly are, a record "used", named by path, with who else may have
+    something there at this look (facts: by, "" for nobody; inode; entries)."""
+    records: list[Record] = []
+    for marker in runtime.markers:
+        named = named_by(runtime, look.host, marker)
+        if named and not remote(look, named) and real_path(look.host, named) != named:
+            named = ""  # behind a symlink: MicroK8s makes such ones, and administrators
+        for path in dict.fromkeys((named or marker.directory, marker.directory)):
+            try:
+                inode = os.lstat(look.host.path(path)).st_ino
+            except OSError:
+                inode = 0
+            if path == named:
+                facts = {"path": path, "inode": inode, "file": marker.file}
+                records.append(Record("ground", marker.directory, "disk", facts))
+            # Below the product's own directory nobody else has anything.
+            own = any(below(path, each) for each in (runtime.directory, *runtime.beside))
+            by = "" if own else user_of(runtime, look, marker)
+            entries = (
+                sorted(name for name, _ in files.entries(look.host, path, "", [])) if not remote(look, path) else []
+            )
+            records.append(Record("used", path, "disk", {"by": by, "inode": inode, "entries": entries[:ENTRIES]}))
+    return records, []
+
+
+def named_by(runtime: Runtime, host: Host, marker: Marker) -> str:
+    """The directory that a marker's file names, if that is where the product has one; else ""."""
+    text = text_of(host, marker.file)
+    if marker.form == "{}":
+        base = (text_of(host, runtime.base) or "/") if runtime.base else "/"
+        wanted = base.rstrip("/") + marker.directory
+        sane = base.startswith("/") and os.path.normpath(base) == base and "\n" not in base
+        return wanted if sane and text == wanted else ""
+    lines = {line.strip() for line in text.split("\n")}
+    return marker.directory if marker.form.format(marker.directory) in lines else ""
+
+
+def text_of(host: Host, path: str) -> str:
+    base, name = os.path.split(path)
+    try:
+        return (files.read(host, base, name, LIMIT) or b"").decode()
+    except (OSError, Unreadable, UnicodeDecodeError):
+        return ""
+
+
+# These have directories of their own for all that a marker may name.
+ELSEWHERE = ("/snap/microk8s", "/snap/docker")
+
+
+def user_of(runtime: Runtime, look: Look, marker: Marker) -> str:
+    """Who else on this host may have something in a directory of that sort; "" if nobody is to be seen. A place where
+    the product is not alone is not its own."""
+    names = {name for each in USERS[marker.sort] for name in PROGRAMS[each]}
+    for process in look.objects("process"):
+        exe, told = real_exe(process), shim_argv(process)
+        if process.facts["nested"] or process.facts["uid"] != 0:
+            continue
+        if below(exe, runtime.programs) or re.match(runtime.services, process.facts["cgroup"]):
+            continue  # a shim of another name (containerd-shim-spin-v2) that its containerd started
+        if told:
+            other = told["address"] == runtime.address
+        else:
+            other = exe.rpartition("/")[2] in names and not any(below(exe, path) for path in ELSEWHERE)
+        if other and not snap_program.read(look.host, snap_of(runtime), [process]):
+            return f"pid {process.key} runs {process.facts['exe']}"
+    for path in sorted({path for each in USERS[marker.sort] for path in FILES[each]}):
+        # What only lies in such a directory is what is asked about.
+        own = any(below(path, each.directory) for each in runtime.markers) or below(path, runtime.programs)
+        if not own and not any(below(path, each) for each in ELSEWHERE) and look.host.exists(path):
+            return f"{path} is there"
+    return ""
 
 
 def read_logs(runtime: Runtime, look: Look) -> Answer:
@@ -151,12 +252,31 @@ def read_logs(runtime: Runtime, look: Look) -> Answer:
 
 def read_places(runtime: Runtime, look: Look) -> Answer:
     """Where else the directory is: behind a symlink of the administrator's, who has a bigger disk."""
-    if remote(look, runtime.directory):
-        return [], []
-    real = real_path(look.host, runtime.directory)
-    if real == runtime.directory or real.count("/") < 2:
-        return [], []
-    return [Record("place", runtime.directory, "kernel", {"path": real, "why": f"{runtime.directory} leads to it"})], []
+    records = []
+    for path in (runtime.directory, *runtime.beside):
+        real = path if remote(look, path) else real_path(look.host, path)
+        if real != path and real.count("/") >= 2:
+            records.append(Record("place", path, "kernel", {"path": real, "why": f"{path} leads to it"}))
+    for process in look.objects("process") if runtime.store else ():
+        if process.facts["nested"] or not below(real_exe(process), runtime.programs):
+            continue
+        for argument in process.facts["argv"][1:]:
+            path = argument.removeprefix("--data-root=")
+            told = path != argument and path.startswith("/") and os.path.normpath(path) == path
+            if told and path != runtime.store and path.count("/") >= 2:
+                facts = {"path": path, "why": f"pid {process.key} was given {argument}"}
+                records.append(Record("place", runtime.store, "kernel", facts))
+    return records, []
+
+
+def entries_of(runtime: Runtime, record: Record) -> list[str]:
+    """What of a marked directory's is to be looked at one by one: what the product makes in it."""
+    found = []
+    for marker in runtime.markers:
+        if record.name.endswith(marker.directory):
+            names = (name for name in record.facts["entries"] if re.fullmatch(marker.names, name))
+            found += [f"{record.name}/{name}" for name in names]
+    return found
 
 
 def real_path(host: Host, path: str) -> str:
@@ -176,8 +296,14 @@ def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
             if record.type == "lease":
                 directory = os.path.dirname(record.name)
                 found += [directory, f"{directory}/lock", *(f"{directory}/last_reserved_ip.{n}" for n in range(4))]
-        elif record.type == "log" and (record.facts["id"] in ids or record.facts["uid"] in uids):
+        elif record.type == "place" and record.name == runtime.store:
+            found.append(record.facts["path"])
+        elif record.type == "marked" or (
+            record.type == "log" and (record.facts["id"] in ids or record.facts["uid"] in uids)
+        ):
             found.append(record.name)
+        elif record.type == "used":
+            found += [record.name, *entries_of(runtime, record)]
         elif record.type == "runc":
             found += [record.facts["path"], os.path.dirname(record.facts["path"])]
         elif record.type in ("fifo", "socket") or (record.type == "conflist" and below(record.name, SHARED_CONF)):

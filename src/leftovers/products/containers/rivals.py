@@ -9,7 +9,7 @@ from __future__ import annotations
 from leftovers.claims import Case, Finding, real_exe
 from leftovers.evidence import containerd
 from leftovers.model import Evidence, Object, Role
-from leftovers.products.containers.known import containers, holds, trace
+from leftovers.products.containers.known import addresses, containers, holds, trace
 from leftovers.products.containers.names import Runtime
 
 __all__ = ["FILES", "held", "is_shim", "rival", "shared", "shim_argv"]
@@ -24,6 +24,7 @@ PROGRAMS = {
     "flannel": frozenset(("flanneld",)),
     "cni": frozenset(("crio", "nerdctl")),
     "containerd": frozenset(("containerd",)),
+    "docker": frozenset(("dockerd", "podman")),
 }
 # Where another one has its program or its data. /etc/kubernetes and /opt/cni may be there for other reasons.
 FILES = {
@@ -37,6 +38,7 @@ FILES = {
     "flannel": ("/usr/bin/flanneld", "/usr/sbin/flanneld"),
     "cni": ("/usr/bin/crio", "/usr/local/bin/crio"),
     "containerd": ("/usr/bin/containerd", "/usr/local/bin/containerd"),
+    "docker": ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd", "/snap/docker/current"),
 }
 # What each of these may have been made by besides its own program.
 USERS = {
@@ -46,6 +48,7 @@ USERS = {
     "flannel": ("kube", "flannel"),
     "cni": ("kube", "cni"),
     "containerd": ("kube", "cni", "containerd"),
+    "docker": ("docker",),
 }
 KUBELET = "/var/lib/kubelet"
 
@@ -76,7 +79,7 @@ def rival(runtime: Runtime, case: Case, what: str) -> str:
             if process.facts["nested"] and not process.facts["our_net"]:
                 continue  # in a container, with a network of its own
             name = real_exe(process).rpartition("/")[2]
-            other = shim_argv(process).get("address", runtime.address) != runtime.address
+            other = shim_argv(process).get("address", runtime.address) not in addresses(runtime, case)
             if name in names or (other and what in ("cni", "containerd") and network_of_cni(process)):
                 found.append((process.key, f"pid {process.key} runs {process.facts['exe']}"))
         return found
@@ -98,11 +101,13 @@ def rival_file(runtime: Runtime, case: Case, what: str) -> str:
     """What else on the disk says that somebody else is a user."""
     paths = {path for each in USERS[what] for path in FILES[each]}
     for file in case.objects("file"):
-        if file.key in paths and not below_any(file.key, runtime):
+        if file.key in paths and not below_any(file.key, runtime) and not holds(runtime, case, file.key):
             return f"{file.key} is there"
         if file.key == KUBELET and file.facts["type"] == "directory" and "pods" in file.facts["entries"]:
+            if holds(runtime, case, KUBELET):
+                continue
             return f"{KUBELET} is another kubelet's"
-    if what not in ("cni", "containerd"):
+    if what not in ("cni", "containerd") or "cni" not in runtime.brings:
         return ""
     ids = containers(runtime, case)
     for type in ("cni", "lease", "scratch"):
@@ -111,6 +116,8 @@ def rival_file(runtime: Runtime, case: Case, what: str) -> str:
                 return f"{record.name} is of another container"
     for record in case.records_of("conflist"):
         ours = holds(runtime, case, record.name) or any(holds(runtime, case, path) for path in record.facts["paths"])
+        # Whose Cilium's is, is asked for itself.
+        ours = ours or ("cilium" in runtime.brings and "cilium-cni" in record.facts.get("plugins", ()))
         if record.source != "ledger" and not ours and not record.facts.get("within"):
             return f"{record.name} is another's configuration"
     return ""
@@ -133,7 +140,7 @@ def shared(
 ) -> Finding | None:
     """A finding about a thing that all of a sort share. Where somebody else may be its user or its maker it is his, or,
     if it once was known to be the product's, held by him. It is nobody's where the product has never been."""
-    been = trace(runtime, case)
+    been = trace(runtime, case) if what in runtime.brings else ""
     if not been:
         return None
     other = rival(runtime, case, what)

@@ -3,12 +3,23 @@ unmounted and never entered, and nothing is deleted behind a mount."""
 
 from __future__ import annotations
 
+import fnmatch
 import re
 
 from leftovers.claims import Case, Finding
 from leftovers.evidence import containerd, ufw
 from leftovers.model import Evidence, Object, Presence, Role
-from leftovers.products.containers.known import containers, holds, in_bundle, pod_uids, relative, trace
+from leftovers.mountinfo import Mount, below, place
+from leftovers.products.containers.known import (
+    addresses,
+    containers,
+    holds,
+    in_bundle,
+    located,
+    pod_uids,
+    relative,
+    trace,
+)
 from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.reading import LOGS
 from leftovers.products.containers.rivals import FILES, rival, shared
@@ -37,14 +48,20 @@ PLUGINS = (
     ("/var/log/calico", "calico", Role.DATA),
     ("/run/flannel", "flannel", Role.LIVE),
     ("/run/cilium", "cilium", Role.LIVE),
+    ("/var/lib/cilium", "cilium", Role.DATA),
 )
+# Where Cilium mounts cgroup2 anew for its programs (cilium pkg/cgroups/cgroups_linux.go, defaultCgroupRoot).
+CGROUPS = "/run/cilium/cgroupv2"
 
 
 def mount(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A mount in a place where containerd or kubelet mount, in whichever namespace on the host's root. One that the
     host's configuration asks for is the administrator's, and so is one at a directory that they only have things in."""
     point, facts = obj.facts["point"], obj.facts
-    if not holds(runtime, case, point) or facts["fstype"] == "nsfs":
+    if point == CGROUPS and facts["fstype"] == "cgroup2":
+        told = Evidence("kernel", f"mounted at {point}")
+        return shared(runtime, obj, case, "cilium", "a mount of Cilium's", told, f"umount {point}")
+    if not holds(runtime, case, point) or (facts["fstype"] == "nsfs" and not host_pin(runtime, obj, case)):
         return None
     said = (Evidence("kernel", f"mounted at {point} ({facts['fstype']}, {facts['source']})"),)
     if facts["configured"]:
@@ -54,12 +71,40 @@ def mount(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         (runtime.state, STATE, "a container's file system"),
         (runtime.root, ROOT, "a mount of containerd's"),
         (runtime.kubelet, KUBELET, "a pod's volume"),
+        (runtime.netns, re.compile("default"), "the host's network, as dockerd has it"),
+        *((directory, re.compile(form), reason) for directory, form, reason in runtime.mounts),
     ):
         inner = relative(runtime, case, point, directory)
         if inner is not None and form.match(inner):
             return Finding(reason, said)
+    if runtime.store and relative(runtime, case, point, runtime.store) is not None and on_itself(obj, case):
+        return Finding("a directory of dockerd's, mounted on itself", said)
+    if any(relative(runtime, case, point, each.directory) is not None for each in runtime.markers):
+        # Of the directory only what has the names of its makers is the product's.
+        return None
     reason = f"mounted below {runtime.directory}, but not where {runtime.title} mounts anything"
     return Finding(reason, said, proven=False, role=Role.ADMIN, advice=f"umount {point}")
+
+
+def on_itself(obj: Object, case: Case) -> bool:
+    """Whether a directory is mounted on itself, as dockerd's drivers do it to make it private (moby/sys/mount,
+    MakePrivate): what is mounted is what would be there without the mount. An administrator's disk is not."""
+    facts = obj.facts
+    slots = Mount.__slots__
+    others = [
+        Mount(**{name: other.facts[name] for name in slots})
+        for other in case.objects("mount")
+        if other.facts["ns"] == facts["ns"] and not below(other.facts["point"], facts["point"])
+    ]
+    return place(others, facts["point"]) == (facts["majmin"], facts["root"])
+
+
+def host_pin(runtime: Runtime, obj: Object, case: Case) -> bool:
+    """Whether that is dockerd's pin of the host's own network namespace, which no removal of a namespace undoes (moby
+    libnetwork/osl/namespace_linux.go)."""
+    host = next((f"net:[{each.facts['inode']}]" for each in case.objects("netns") if each.facts["host"]), "")
+    inner = relative(runtime, case, obj.facts["point"], runtime.netns) if runtime.netns else None
+    return inner == "default" and obj.facts["root"] == host
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -70,7 +115,8 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
     shared_by = "all products of containerd or CNI have it"
     return (
         *(Directory(path, role, source) for path, role, source in runtime.own),
-        *(Directory(path, role, source) for path, _, role, source in runtime.marked),
+        *(Directory(path, role, source) for path, _, role, source in runtime.marked if "*" not in path),
+        *(Directory(each.directory, each.role, each.source) for each in runtime.markers),
         *(
             Directory(path, Role.DATA, "made if nothing is there (snap/hooks/install, configure)")
             for path in runtime.symlinks
@@ -87,7 +133,7 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
             Directory(path, Role.ADMIN, "another user of what is shared")
             for each in FILES.values()
             for path in each
-            if not path.startswith(f"{runtime.programs}/")
+            if not below(path, runtime.programs)
         ),
     )
 
@@ -118,16 +164,17 @@ def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 def marked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A file in a shared place whose text says, at this look, that it is the product's."""
     for path, word, role, source in runtime.marked:
-        if path != obj.key or obj.facts["type"] != "file":
+        if not fnmatch.fnmatchcase(obj.key, path) or obj.facts["type"] != "file":
             continue
         for record in case.records_of("marked"):
-            if record.name == path and record.source != "ledger" and record.facts["inode"] == obj.identity[2]:
+            if record.name == obj.key and record.source != "ledger" and record.facts["inode"] == obj.identity[2]:
                 said = (Evidence("disk", f"has {word!r} in it"), Evidence("package", source))
                 return Finding(f"a file of {runtime.title}", said, role=role)
         if not trace(runtime, case):
             return None
         reason = f"a file with a name of {runtime.title}, but not its text"
-        return Finding(reason, (Evidence("disk", f"has no {word!r} in it"),), False, Role.ADMIN, advice=f"rm {path}")
+        doubt = (Evidence("disk", f"has no {word!r} in it"),)
+        return Finding(reason, doubt, False, Role.ADMIN, advice=f"rm {obj.key}")
     return None
 
 
@@ -157,15 +204,16 @@ def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
     ids, uids = containers(runtime, case), pod_uids(runtime, case)
     found: dict[str, Evidence] = {}
     hashes: dict[str, Evidence] = {}
-    groups = {(runtime.namespaces or ("k8s.io",))[0]: set(ids)}
+    groups = {(runtime.namespaces or ("k8s.io",))[0]: set(ids)} if runtime.kubelet else {}
     for type in ("container", "shim"):
         for record in case.records_of(type):
             names = {record.facts["id"], record.facts.get("sandbox", "")} - {""}
             groups.setdefault(record.facts["namespace"], set()).update(names)
     for namespace, names in groups.items():
         for id in names:
-            for each in containerd.sockets(runtime.address, namespace, id):
-                hashes[each] = Evidence("disk", f"computed from {runtime.address}, {namespace} and {id[:12]}")
+            for address in addresses(runtime, case):
+                for each in containerd.sockets(address, namespace, id):
+                    hashes[each] = Evidence("disk", f"computed from {address}, {namespace} and {id[:12]}")
     for record in case.records:
         facts = record.facts
         if record.source == "ledger":
@@ -260,6 +308,10 @@ def conflist(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         if named:
             said = Evidence("disk", f"names {named}")
             return Finding(f"a CNI configuration of {runtime.title}", (said,), role=Role.DATA)
+        if "cilium-cni" in record.facts["plugins"]:
+            said = Evidence("disk", "is of Cilium's plugin")
+            reason = "a CNI configuration of Cilium's"
+            return shared(runtime, obj, case, "cilium", reason, said, f"rm {obj.key}", role=Role.DATA)
     return None
 
 
@@ -282,4 +334,78 @@ def firewall(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return Finding(f"rules of ufw for links of {runtime.title}", (said,), proven=False, role=role, advice=advice)
 
 
-RULES = (own, marked, symlink, of_container, conflist, plugin_directory, parent, shared_directory, firewall)
+def ground(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A directory that anybody may have and a marker proves the product's, or one thing in it. With what only the
+    product makes in it, it goes as it is; what else is in it is the administrator's."""
+    for marker in runtime.markers:
+        for where in located(runtime, case, marker.directory):
+            said = Evidence("disk", f"{marker.file} names {where}, and nobody else here has one")
+            if obj.key == where and obj.facts["type"] == "directory" and marker.whole and not obj.facts["mounted"]:
+                strange = [name for name in obj.facts["entries"] if not re.fullmatch(marker.names, name)]
+                if len(obj.facts["entries"]) >= 200:
+                    strange.append("...")
+                if not strange:
+                    return Finding(f"a directory of {runtime.title}", (said,), role=marker.role)
+                doubt = Evidence("disk", f"has {', '.join(strange[:3])} in it, which {runtime.title} does not make")
+                reason = f"a directory of {runtime.title}, and things of somebody else's in it"
+                return Finding(reason, (said, doubt), False, Role.ADMIN, advice=f"ls -A {obj.key}")
+            name = obj.key.rpartition("/")[2]
+            if obj.key == f"{where}/{name}" and re.fullmatch(marker.names, name):
+                if obj.facts["type"] == "symlink" and "/" in obj.facts["target"]:
+                    return None  # the product's lead to what is beside them
+                return Finding(f"of {runtime.title}", (said,), role=marker.role)
+        for record in case.records_of("used"):
+            if record.source == "ledger" or record.name != obj.key or not record.facts["by"]:
+                continue
+            if any(
+                each.name == marker.directory and each.facts["path"] == obj.key for each in case.records_of("ground")
+            ):
+                doubt = Evidence("kernel" if record.facts["by"].startswith("pid ") else "disk", record.facts["by"])
+                reason = f"a directory that {runtime.title} used, and somebody else may"
+                return Finding(reason, (doubt,), False, Role.ADMIN, advice=f"ls -A {obj.key}")
+    return unmarked(runtime, obj, case)
+
+
+def unmarked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """Such a directory when the file that named it is gone, with the product's data: it looks like the product's, and
+    is shown."""
+    for marker in runtime.markers:
+        entries = obj.facts["entries"]
+        if marker.directory != obj.key or obj.facts["type"] != "directory" or not entries:
+            continue
+        alone = any(each.name == obj.key and not each.facts["by"] for each in case.records_of("used"))
+        if not alone or located(runtime, case, marker.directory) or not trace(runtime, case):
+            continue
+        if all(re.fullmatch(marker.names, name) for name in entries):
+            doubt = Evidence("disk", f"nothing says any more whose it is; it has {', '.join(entries[:3])} in it")
+            reason = f"perhaps a directory of {runtime.title}"
+            return Finding(reason, (doubt,), False, Role.ADMIN, advice=f"rm -r {obj.key}")
+    return None
+
+
+# What dockerd makes in its --data-root (moby daemon/daemon.go, NewDaemon).
+STORE = re.compile(
+    r"buildkit|builder|containerd|containers|engine-id|image|network|overlay2|plugins|rootfs|runtimes|swarm|tmp|volumes"
+    r"|fuse-overlayfs|btrfs|zfs|vfs|trust|key\.json"
+)
+
+
+def store(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """dockerd's data at a place that the administrator chose (`snap set docker data-root=`): snapd deletes nothing
+    there."""
+    record = next((each for each in case.records_of("place") if each.facts["path"] == obj.key), None)
+    if record is None or record.name != runtime.store or obj.facts["type"] != "directory":
+        return None
+    if obj.key not in located(runtime, case, runtime.store):
+        return None  # another dockerd may have it by now
+    said = (Evidence(record.source, str(record.facts["why"])),)
+    reason = f"{runtime.possessive} data, at another place"
+    if obj.facts["entries"] and all(STORE.fullmatch(name) for name in obj.facts["entries"]):
+        return Finding(reason, said, role=Role.EXTERNAL, facts={"strict": True, "contents": True})
+    return Finding(f"{reason}, and other things", said, role=Role.ADMIN)
+
+
+RULES = (
+    *(own, store, ground, marked, symlink, of_container, conflist, plugin_directory, parent, shared_directory),
+    firewall,
+)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from leftovers import claims
+from leftovers.claims import Rule
 from leftovers.model import Role
 from leftovers.products.family import elsewhere, files, firewall, instances, network, ovs, pools, processes, reading
 from leftovers.products.family.names import HELPER, HELPERS, MONITOR, MOUNTED, PAYLOAD, QEMU, ROOTFS, Names, rules
@@ -18,19 +19,36 @@ from leftovers.products.product import Directory, Product
 __all__ = ["Names", "product"]
 
 
+def mounts(names: Names) -> tuple[Rule, ...]:
+    """What is mounted in its directory, and where it mounts besides. That directory may lie in the other: what is said
+    of the inner one comes first."""
+    found = [claims.mounted_at(names.directory, *MOUNTED, reason=f"a mount of {names.title}")]
+    if names.mounted[0]:
+        found.append(claims.mounted_at(names.mounted[0], *names.mounted[1], reason=f"a mount of {names.title}"))
+    return tuple(found)
+
+
+def reported(names: Names, reason: str) -> Rule:
+    """What is the same for all who make it. Of a snap, which is mostly elsewhere, it is only told where that was."""
+    rule = claims.reported(reason)
+    return lambda obj, case: None if names.snap and not processes.trace(names, case) else rule(obj, case)
+
+
 def product(names: Names, **different: Any) -> Product:
     """The description of a member. `different` has what Names has no word for: packages, accounts, successors ..."""
     directory, container = names.directory, "a container's process"
     return Product(
         name=names.name,
         title=names.title,
-        daemons=names.daemons,
         units=names.units,
         directories=(
             *files.directories(names),
             Directory("/run/lxc", Role.LIVE, "liblxc (lxc/src/lxc/lxclock.c)"),
-            Directory("/etc/dnsmasq.d", Role.SYSTEM, f"{names.package}'s postinst"),
+            *((Directory(f"{files.LOCKS}/var/snap", Role.LIVE, "the same"),) if names.snap else ()),
+            *(() if names.snap else (Directory("/etc/dnsmasq.d", Role.SYSTEM, f"{names.package}'s postinst"),)),
             *(Directory(path, Role.ADMIN, "another product of liblxc") for path in names.others),
+            *(Directory(path, Role.ADMIN, "another one of that name") for path in names.twins),
+            *(Directory(f"{path}/networks", Role.ADMIN, "another one of that name") for path in names.twins),
         ),
         readers=tuple(
             partial(reader, names)
@@ -40,6 +58,7 @@ def product(names: Names, **different: Any) -> Product:
                 reading.read_disk,
                 reading.read_kernel,
                 reading.read_places,
+                reading.read_programs,
             )
         ),
         places=partial(reading.places, names),
@@ -72,7 +91,7 @@ def product(names: Names, **different: Any) -> Product:
                 claims.shares_mounts(container, rank=1),
                 *rules(names, processes.dnsmasq),
                 claims.in_unit(f"started by one of {names.possessive} units", rank=3),
-                *rules(names, processes.tied_process),
+                *rules(names, processes.program, processes.tied_process),
             ),
             "cgroup": (
                 claims.holds_proven(PAYLOAD, "a container's cgroup"),
@@ -81,7 +100,7 @@ def product(names: Names, **different: Any) -> Product:
                 *rules(names, processes.empty_cgroup),
             ),
             "netns": (claims.netns_of_processes("an instance's network namespace"),),
-            "mount": (claims.mounted_at(directory, *MOUNTED, reason=f"a mount of {names.title}"),),
+            "mount": mounts(names),
             "nft": rules(names, firewall.nft_table),
             "xtables": rules(names, firewall.xtables_rule),
             # The pair first: each of its ends would prove the other an instance's.
@@ -93,8 +112,8 @@ def product(names: Names, **different: Any) -> Product:
             "pool": (claims.pool_on_loops(f"{directory}/disks", "a storage pool"), *rules(names, pools.group)),
             "apparmor": rules(names, firewall.apparmor),
             "file": rules(names, *files.RULES),
-            "account": (claims.reported(f"made by {names.possessive} package"),),
-            "sysctl": (claims.reported(f"{names.title} sets it; what stood before is not known"),),
+            "account": (reported(names, f"made by {names.possessive} package"),),
+            "sysctl": (reported(names, f"{names.title} sets it; what stood before is not known"),),
         },
         holds={
             "link": rules(names, network.used_bridge),

@@ -76,9 +76,9 @@ def network(names: Names, record: Record, installed: bool) -> Finding:
         project = shlex.quote(str(record.facts.get("project") or "default"))
         advice = f"first: {names.client} network delete {shlex.quote(record.name)} --project {project}"
     elif number > 0:
-        advice = without(names.name, number)
+        advice = without(names.called, number)
     else:
-        advice = f"ovn-nbctl show (look for {names.name}-netN-lr)"
+        advice = f"ovn-nbctl show (look for {names.called}-netN-lr)"
     return Finding(
         "its router and switches are in the OVN database that it used", (said,), role=Role.SYSTEM, advice=advice
     )

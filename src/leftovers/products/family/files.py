@@ -11,10 +11,13 @@ from leftovers.products.family.processes import other_liblxc
 from leftovers.products.family.reading import VOLUMES, external_pools
 from leftovers.products.product import Directory
 
+LOCKS = "/run/lxc/lock"
+
 
 def directories(names: Names) -> tuple[Directory, ...]:
     """What the product declares on disk of its own."""
-    lock = f"/run/lxc/lock{names.directory}"
+    # Of a snap all that is named for its data: nobody else has a path there.
+    lock = f"{LOCKS}/var/snap/{names.snap}" if names.snap else f"{LOCKS}{names.directory}"
     return (
         *(Directory(path, Role.DATA if data else Role.LIVE, source) for path, data, source in names.own),
         Directory(lock, Role.LIVE, "liblxc's locks for that directory (lxc/src/lxc/lxclock.c)"),
@@ -73,6 +76,9 @@ def elsewhere(names: Names, obj: Object, case: Case) -> Finding | None:
 
 def lock_parents(names: Names, obj: Object, case: Case) -> Finding | None:
     """liblxc makes /run/lxc/lock/LXCPATH with all its parents; other lxcpaths live beside it."""
+    if obj.key == f"{LOCKS}/var/snap" and names.snap and set(obj.facts["entries"]) == {names.snap}:
+        held = Evidence("disk", f"holds {names.snap}, and nothing else")
+        return Finding("liblxc's lock directory, for snaps", (held,), facts={"only_hollow": True})
     if obj.key != "/run/lxc" or not obj.facts["hollow"] or other_liblxc(names, case):
         return None
     said = (
@@ -83,7 +89,7 @@ def lock_parents(names: Names, obj: Object, case: Case) -> Finding | None:
 
 
 def dnsmasq_directory(names: Names, obj: Object, case: Case) -> Finding | None:
-    if obj.key != "/etc/dnsmasq.d" or obj.facts["type"] != "directory" or obj.facts["entries"]:
+    if names.snap or obj.key != "/etc/dnsmasq.d" or obj.facts["type"] != "directory" or obj.facts["entries"]:
         return None
     said = (Evidence("package", f"{names.package}'s postinst makes it if it is not there, and nothing removes it"),)
     return Finding(

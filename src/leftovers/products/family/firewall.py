@@ -9,7 +9,7 @@ from leftovers.claims import Case, Finding
 from leftovers.kinds.xtables import tokens
 from leftovers.model import Evidence, Object, Role
 from leftovers.products.family.names import CHAIN, SETS, SHARED_OUI, Names
-from leftovers.products.family.processes import trace
+from leftovers.products.family.processes import trace, twin
 from leftovers.products.family.reading import addresses
 
 TOOLS = {"ip": "iptables", "ip6": "ip6tables", "bridge": "ebtables"}
@@ -20,11 +20,13 @@ NEGATED = re.compile(r"! (-i|-o|--logical|--in|--out)|(-i|-o|--logical-in|--logi
 def nft_table(names: Names, obj: Object, case: Case) -> Finding | None:
     """Its tables (firewall/drivers/drivers_nftables.go: nftablesNamespace). The name is its namespace; that
     nothing else writes there is seen by the chains."""
-    if obj.facts["name"] != names.name or obj.facts["family"] not in ("inet", "bridge", "netdev"):
+    if obj.facts["name"] != names.called or obj.facts["family"] not in ("inet", "bridge", "netdev"):
         return None
     foreign = [chain for chain in obj.facts["chains"] if not CHAIN.match(chain)]
     foreign += [name for name in obj.facts["sets"] if not SETS.match(name)]
-    been = trace(names, case)
+    been, other = trace(names, case), twin(names, case)
+    if other and not been:
+        return None
     if foreign or not been:
         doubt = (
             f"has what {names.title} does not make: {', '.join(foreign[:5])}"
@@ -37,6 +39,10 @@ def nft_table(names: Names, obj: Object, case: Case) -> Finding | None:
         mixed = been and any(CHAIN.match(chain) for chain in obj.facts["chains"])
         role = Role.LIVE if mixed else Role.ADMIN
         return Finding(reason, (Evidence("kernel", doubt),), proven=False, role=role, advice=advice)
+    if other:
+        reason = f"a table with {names.possessive} name, that another one writes to as well"
+        advice = shlex.join(["nft", "list", "table", obj.facts["family"], obj.facts["name"]])
+        return Finding(reason, (Evidence("kernel", other),), proven=False, role=Role.ADMIN, advice=advice)
     count = len(obj.facts["chains"])
     state = f"{count} chains, all named as {names.title} names them" if count else f"empty, as {names.title} leaves it"
     return Finding(f"{names.possessive} firewall table", (Evidence("kernel", state), Evidence("kernel", been)))
@@ -46,11 +52,24 @@ def xtables_rule(names: Names, obj: Object, case: Case) -> Finding | None:
     """Rules that the xtables driver wrote (Incus stable-6.0, LXD 5.0: firewall/drivers/drivers_xtables.go): each has
     its comment, but for those in its own chains, and those of ebtables, which has no comments."""
     comment = obj.facts.get("comment", "")
-    if names.comment.match(comment):
-        return Finding(f"a firewall rule of {names.title}", (Evidence("kernel", f"comment {comment!r}"),))
+    match = names.comment.match(comment)
+    if match:
+        said = Evidence("kernel", f"comment {comment!r}")
+        other = twin(names, case)
+        if not other or is_for(case, obj, match["of"]):
+            return Finding(f"a firewall rule of {names.title}", (said,))
+        if not trace(names, case):
+            return None
+        reason = f"a firewall rule of {names.title}, or of another one"
+        return Finding(reason, (said, Evidence("kernel", other)), proven=False, role=Role.ADMIN, advice=command(obj))
     if obj.facts["family"] == "bridge":
         return bridge_rule(names, obj, case)
     return chain(names, obj, case) or jump(names, obj, case)
+
+
+def is_for(case: Case, rule: Object, network: str | None) -> bool:
+    """Whether a rule is for a network, or a device of an instance, that is proven the product's."""
+    return any(case.is_proven("link", name) for name in {network or "", *rule.facts.get("interfaces", ())} - {""})
 
 
 def chain(names: Names, obj: Object, case: Case) -> Finding | None:
@@ -62,11 +81,12 @@ def chain(names: Names, obj: Object, case: Case) -> Finding | None:
     reason = f"a firewall chain of {names.title}" if obj.facts.get("user") else f"a firewall rule of {names.title}"
     commented = [rule for rule in jumps_to(case, obj) if names.comment.match(rule.facts["comment"])]
     record = next((record for record in case.records_of("network") if record.name == match["of"]), None)
-    if commented:
+    other = twin(names, case)
+    if commented and not other:
         said.append(Evidence("kernel", f"used by a rule with the comment {commented[0].facts['comment']!r}"))
     elif case.is_proven("link", match["of"]):
         said.append(Evidence("kernel", f"{match['of']} is a network of {names.title}"))
-    elif record is not None:
+    elif record is not None and not other:
         said.append(Evidence(record.source, f"knows a network {match['of']}"))
     else:
         reason = f"named like {reason}, but for no network that it knows"
@@ -181,7 +201,7 @@ def apparmor(names: Names, obj: Object, case: Case) -> Finding | None:
     instance's profile, loaded with it, tells; or a process that lives in there."""
     kind, name = obj.facts["type"], obj.facts["name"]
     directory = names.directory if kind == "profile" else dashed(names.directory)
-    match = re.match(rf"(?P<stem>{names.name}[-_].*_)<{re.escape(directory)}>(//.*)?\Z", name)
+    match = re.match(rf"(?P<stem>{names.called}[-_].*_)<{re.escape(directory)}>(//.*)?\Z", name)
     been = trace(names, case) if match else ""
     if not match or not been:
         return None

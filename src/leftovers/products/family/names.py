@@ -66,6 +66,12 @@ class Names:
     others        files of other products of liblxc
     client        the command that a person types
     package       the package of whose maintainer scripts its rules speak
+    word          what it calls itself in the names of chains, tables and profiles, and in comments with FAMILY's title;
+                  "": by its name
+    twins         the data directories of other members that call themselves the same: what only has that word may be
+                  theirs
+    snap          the snap that it comes in, "" if none: its programs run from any revision of that
+    mounted       where it mounts besides its directory: a directory, and the names in it
     """
 
     name: str
@@ -84,10 +90,28 @@ class Names:
     others: tuple[str, ...]
     client: str
     package: str
+    word: str = ""
+    twins: tuple[str, ...] = ()
+    snap: str = ""
+    mounted: tuple[str, tuple[str, ...]] = ("", ())
 
     @cached_property
     def possessive(self) -> str:
         return f"{self.title}'" if self.title.endswith("s") else f"{self.title}'s"
+
+    @cached_property
+    def called(self) -> str:
+        return self.word or self.name
+
+    @cached_property
+    def programs(self) -> tuple[str, ...]:
+        """Where its snap is mounted: in Debian /snap leads to nowhere else, in Fedora it is a symlink."""
+        return (f"/snap/{self.snap}", f"/var/lib/snapd/snap/{self.snap}") if self.snap else ()
+
+    def is_daemon(self, exe: str) -> bool:
+        """Whether a file is its daemon's, of any revision of the snap."""
+        program = re.fullmatch(rf"(/var/lib/snapd)?/snap/{re.escape(self.snap)}/[^/]+/bin/lxd", exe)
+        return exe in self.daemons or bool(self.snap and program)
 
     @cached_property
     def socket(self) -> str:
@@ -104,17 +128,17 @@ class Names:
         what names may be: shared/validate, IsInterfaceName and IsDeviceName). One with a word more is a person's."""
         networks = r"(?P<kind>network(-forward|-load-balancer)?) (?P<of>[-_.a-zA-Z0-9]+)"
         devices = r"(container|instance) [^\s()]+ \([-_.:/a-zA-Z0-9]+\)( rpfilter| netprio)?"
-        return re.compile(rf"generated for {self.title} ({networks}|{devices})\Z")
+        return re.compile(rf"generated for {FAMILY[self.called]} ({networks}|{devices})\Z")
 
     @cached_property
     def chain(self) -> re.Pattern[str]:
         """The names of the xtables driver's own chains."""
-        return re.compile(rf"{self.name}_(nic|acl)_(?P<of>.+)\Z")
+        return re.compile(rf"{self.called}_(nic|acl)_(?P<of>.+)\Z")
 
     @cached_property
     def rivals(self) -> dict[str, str]:
         """FAMILY without this one."""
-        return {table: title for table, title in FAMILY.items() if table != self.name}
+        return {table: title for table, title in FAMILY.items() if table != self.called}
 
 
 Named = Callable[[Names, Object, Case], Finding | None]

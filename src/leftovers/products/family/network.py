@@ -86,6 +86,9 @@ def rival_network(names: Names, case: Case, network: str) -> Evidence | None:
         comment = rule.facts.get("comment", "")
         if comment in {f"generated for {title} network {network}" for title in names.rivals.values()}:
             return Evidence("kernel", f"firewall rule {comment!r}")
+    for file in case.objects("file"):
+        if file.key in {f"{directory}/networks" for directory in names.twins} and network in file.facts["entries"]:
+            return Evidence("disk", f"{file.key}/{network} is there")
     return None
 
 
@@ -381,7 +384,7 @@ def made_peer(names: Names, link: Object, case: Case) -> bool:
 def is_home(names: Names, nic: dict[str, Any], home: str) -> bool:
     """Whether a device's parent, or the VLAN link on it, has this name (network_utils.go, GetHostDevice)."""
     parent, number = nic.get("parent", ""), nic.get("vlan", "")
-    return home in (parent, f"{parent}.{number}", f"{names.name}-vlan-{number}")
+    return home in (parent, f"{parent}.{number}", f"{names.called}-vlan-{number}")
 
 
 def instance_of(case: Case, pid: str) -> str:

@@ -19,7 +19,7 @@ def bridge(names: Names, obj: Object, case: Case) -> Finding | None:
     if obj.facts["what"] != "bridge":
         return None
     name = str(obj.facts["name"])
-    if re.fullmatch(rf"{names.name}ovn[0-9]+", name):
+    if re.fullmatch(rf"{names.called}ovn[0-9]+", name):
         return uplink(names, name, obj.facts, case)
     return managed_bridge(names, name, obj.facts, case, driver="openvswitch")
 
@@ -56,7 +56,7 @@ def port(names: Names, obj: Object, case: Case) -> Finding | None:
         return None
     state = f"its link is {names.possessive}" if facts["here"] else "its link is gone"
     said = [Evidence("kernel", state)]
-    if re.match(rf"{names.name}-net[0-9]+-instance-", facts["iface_id"]):
+    if re.match(rf"{names.called}-net[0-9]+-instance-", facts["iface_id"]):
         said.append(Evidence("disk", f"OVN knows it as {facts['iface_id'][:120]}"))
         return Finding("an instance's port", tuple(said))
     for record, nic in nics_by(case, "host_name", name):
@@ -103,7 +103,7 @@ def used_switch(names: Names, obj: Object, case: Case) -> Finding | None:
 
 def parents(names: Names, bridge: str, case: Case) -> set[str]:
     """The cards that OVN's way out of this name was made for."""
-    if not re.fullmatch(rf"{names.name}ovn[0-9]+", bridge):
+    if not re.fullmatch(rf"{names.called}ovn[0-9]+", bridge):
         return set()
     found = set()
     for record in case.records_of("network"):
@@ -124,7 +124,7 @@ def relied(records: tuple[Record, ...]) -> tuple[str, ...]:
 
 def uplink_pair(names: Names, obj: Object, case: Case) -> Finding | None:
     """The pair between such a bridge and a bridge of the kernel's (driver_ovn.go, startUplinkPortBridgeNative)."""
-    match = re.fullmatch(rf"({names.name}ovn[0-9]+)([ab])", obj.key)
+    match = re.fullmatch(rf"({names.called}ovn[0-9]+)([ab])", obj.key)
     if match is None or obj.facts["type"] != "veth" or not obj.facts["host"]:
         return None
     other = match[1] + ("b" if match[2] == "a" else "a")

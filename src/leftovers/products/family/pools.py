@@ -18,7 +18,7 @@ def group(names: Names, obj: Object, case: Case) -> Finding | None:
     pool has in it is data. The daemon marks each group that it uses (driver_lvm.go, lvmVgPoolMarker)."""
     if obj.facts["type"] != "lvm":
         return None
-    name, mark = obj.facts["name"], f"{names.name}_pool"
+    name, mark = obj.facts["name"], f"{names.called}_pool"
     marked = mark in obj.facts["tags"]
     mount = mount_of_pool(obj, case)
     said = [Evidence("disk", f"has the tag {mark}")] if marked else []

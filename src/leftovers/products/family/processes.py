@@ -6,7 +6,7 @@ import re
 from shlex import quote
 
 from leftovers.claims import Case, Finding, real_exe
-from leftovers.model import Evidence, Object, Role
+from leftovers.model import Evidence, Object, Record, Role
 from leftovers.mountinfo import below
 from leftovers.products.family.names import CLASH, HELPER, HELPERS, MONITOR, PAYLOAD, Names
 
@@ -17,13 +17,67 @@ def monitor(names: Names, obj: Object, case: Case) -> Finding | None:
     argv = obj.facts["argv"]
     if (
         obj.facts["nested"]
-        or real_exe(obj) not in names.daemons
+        or not is_program(names, obj, case, "lxd")
         or not argv
         or not argv[0].startswith("[lxc monitor] ")
     ):
         return None
     said = (Evidence("kernel", f"runs {obj.facts['exe']}"), Evidence("kernel", f"title {argv[0][:120]!r}"))
     return Finding("a container's monitor", said, facts={"abrupt": True})
+
+
+def is_program(names: Names, process: Object, case: Case, program: str) -> bool:
+    """Whether a process runs its daemon's file, or this program of its snap, after that was unmounted."""
+    if program == "lxd" and names.is_daemon(real_exe(process)):
+        return True
+    return unmounted(process, case) == f"/bin/{program}"
+
+
+def unmounted(process: Object, case: Case) -> str:
+    """The file in the snap that a process runs, if the snap is not mounted any more; else ""."""
+    table: dict[str, Record] = case.cached(
+        "family.programs", lambda: {record.name: record for record in case.records_of("program")}
+    )
+    record = table.get(process.key)
+    live = record is not None and record.source != "ledger" and record.facts["start"] == process.facts["start"]
+    return str(record.facts["exe"]) if record is not None and live else ""
+
+
+def program(names: Names, obj: Object, case: Case) -> Finding | None:
+    """Whatever else its snap brings and runs: lxcfs, dnsmasq, QEMU, Open vSwitch, the command of an administrator."""
+    exe = real_exe(obj)
+    if not names.snap or obj.facts["nested"] or obj.facts["self"]:
+        return None
+    if any(below(exe, path) for path in names.programs):
+        return Finding(f"a program of {names.possessive}", (Evidence("kernel", f"runs {obj.facts['exe']}"),), rank=3)
+    inner = unmounted(obj, case)
+    if not inner:
+        return None
+    said = Evidence("kernel", f"runs {inner} of a file system that is not mounted any more")
+    told = Evidence("kernel", f"its environment says that it was the snap {names.snap}")
+    return Finding(f"a program of {names.possessive}", (said, told), rank=0 if inner == "/bin/lxd" else 3)
+
+
+def twin(names: Names, case: Case) -> str:
+    """What says that another member which calls itself the same is on this host, or was: its containers or a server of
+    its networks run, or its database is there. "" if nothing does. Which of its firewall is whose is not written on
+    it, then."""
+
+    def make() -> str:
+        for process in case.objects("process"):
+            directory, network = serves(process)
+            if directory in names.twins:
+                return f"pid {process.key} serves {directory}/networks/{network}"
+        for pid, title in other_monitors(names, case).items():
+            if any(title.startswith(f"[lxc monitor] {directory}/") for directory in names.twins):
+                return f"pid {pid} is {title[:80]!r}"
+        for file in case.objects("file"):
+            if file.key in names.twins and "database" in file.facts["entries"]:
+                return f"{file.key}/database is there"
+        return ""
+
+    found: str = case.cached("family.twin", make) if names.twins else ""
+    return found
 
 
 def serves(process: Object) -> tuple[str, str]:

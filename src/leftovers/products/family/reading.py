@@ -62,7 +62,7 @@ def read_kernel(names: Names, look: Look) -> tuple[list[Record], list[str]]:
     for process in case.objects("process"):
         parent_process = case.process(process.facts["ppid"])
         # All members' pools look the same inside: only the init of a monitor of ours tells.
-        if parent_process is None or parent_process.facts["nested"] or real_exe(parent_process) not in names.daemons:
+        if parent_process is None or parent_process.facts["nested"] or not names.is_daemon(real_exe(parent_process)):
             continue
         majmin, root = (process.facts.get("mount_root") or ["", ""])[:2]
         match = re.fullmatch(r"(/.+)/containers/[^/]+/rootfs", root)
@@ -90,6 +90,13 @@ def pool_inode(host: Host, source: str) -> int:
     return inode if len(names & set(VOLUMES)) >= len(VOLUMES) - 2 else 0
 
 
+def read_programs(names: Names, look: Look) -> tuple[list[Record], list[str]]:
+    """What runs of its snap, after that was unmounted."""
+    from leftovers.evidence import snap_program
+
+    return (snap_program.read(look.host, names.snap, look.objects("process")) if names.snap else []), []
+
+
 def read_places(names: Names, look: Look) -> tuple[list[Record], list[str]]:
     """Where else the directory is: behind a symlink, or where a daemon was told to have it (INCUS_DIR, LXD_DIR;
     internal/util/paths.go)."""
@@ -98,7 +105,7 @@ def read_places(names: Names, look: Look) -> tuple[list[Record], list[str]]:
         places[os.path.realpath(look.host.path(names.directory))] = f"{names.directory} is a symlink to it"
     for process in look.objects("process"):
         argv = process.facts["argv"] or [""]
-        if not process.facts["nested"] and real_exe(process) in names.daemons and not argv[0].startswith("["):
+        if not process.facts["nested"] and names.is_daemon(real_exe(process)) and not argv[0].startswith("["):
             places.update(dict.fromkeys(told(names, look.host, process), f"{names.variable} of pid {process.key}"))
     return [
         Record("place", names.directory, "kernel", {"path": path, "why": why})
@@ -124,7 +131,7 @@ def is_daemon(names: Names, process: Object) -> bool:
     argv, exe = process.facts["argv"], real_exe(process)
     return (
         not process.facts["nested"]
-        and exe in names.daemons
+        and names.is_daemon(exe)
         and bool(argv)
         and (argv[0].startswith("/") or argv[0] == exe.rpartition("/")[2])
         and all(argument.startswith("-") for argument in argv[1:2])
