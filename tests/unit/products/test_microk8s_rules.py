@@ -519,7 +519,7 @@ def test_trap_7_the_chains_of_one_container_by_their_computed_names(host: Machin
 def test_published_ports_of_another_hold_the_shared_chains(host: Machine) -> None:
     host.pod()
     host.xtables("CNI-HOSTPORT-DNAT")
-    host.xtables("PREROUTING", "-m addrtype", "CNI-HOSTPORT-DNAT", "CNI portfw requiring masquerade")
+    host.xtables("PREROUTING", "-m addrtype", "CNI-HOSTPORT-DNAT", "CNI portfwd requiring masquerade")
     assert len([id for id in host.gone() if id.startswith("xtables:")]) == 2
     host.xtables("CNI-HOSTPORT-DNAT", "-p tcp", "CNI-DN-x", named(OTHER, prefix="dnat "))
     held = [claim for id, claim in host.ask().items() if id.startswith("xtables:")]

@@ -39,7 +39,7 @@ FLANNEL = re.compile(r"FLANNEL-(POSTRTG|FWD)\Z")
 FLANNEL_NOTE = re.compile(r"flanneld (masq|forward)\Z")
 # Of portmap and firewall. CNI-ADMIN holds an administrator's rules, CNI-ISOLATION-* are about any bridges.
 PORTMAP = re.compile(r"CNI-HOSTPORT-(DNAT|SNAT|SETMARK|MASQ)\Z|CNI-FORWARD\Z")
-PORTMAP_NOTES = re.compile(r"CNI portfw requiring masquerade|CNI portfw masquerade mark|CNI firewall plugin rules|")
+PORTMAP_NOTES = re.compile(r"CNI portfwd requiring masquerade|CNI portfwd masquerade mark|CNI firewall plugin rules|")
 FAMILIES = (
     ("kube", KUBE, KUBE_NOTES, "of kube-proxy's or kubelet's"),
     ("calico", CALI, CALI_NOTE, "of Calico's"),
