@@ -46,8 +46,9 @@ def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 def program(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """Its daemons and whatever else it runs from its own directory of programs."""
-    if obj.facts["nested"] or not below(real_exe(obj), runtime.programs):
+    """Its daemons and whatever else it runs from its own directory of programs. We may be one of these: in its own
+    remove hook."""
+    if obj.facts["nested"] or obj.facts["self"] or not below(real_exe(obj), runtime.programs):
         return None
     return Finding(DAEMON, (Evidence("kernel", f"runs {obj.facts['exe']}"),), rank=DAEMONS)
 
