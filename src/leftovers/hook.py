@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from leftovers import conf, moments, removal, report, saved, transaction, watcher
+from leftovers import conf, moments, publisher, removal, report, saved, transaction, watcher
 from leftovers.daemons import dpkg
 from leftovers.errors import Fault, Refusal
 from leftovers.host import Host
@@ -34,7 +34,8 @@ SILENT = ("apt-question", "apt-packages")
 
 
 def main(event: str, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
-    """Answer one event. Returns an exit status: 0, or VETO for an intended refusal."""
+    """Answer one event. Returns an exit status: 0, VETO for an intended refusal, or what the event wants (snapd keeps
+    what a hook has said only if it fails)."""
     try:
         host = Host()
         settings, warnings = conf.read(host)
@@ -43,8 +44,7 @@ def main(event: str, arguments: Sequence[str], environment: Mapping[str, str] = 
         scene = Scene(host, Ledger(host), settings, say)
         for warning in warnings if event in ("dpkg-pre", "maintainer-prerm") else ():
             say(warning)
-        EVENTS[event](scene, arguments, environment)
-        return 0
+        return EVENTS[event](scene, arguments, environment) or 0
     except Veto as veto:
         say(f"refused: {veto}")
         return VETO
@@ -408,6 +408,14 @@ def hooked(host: Host) -> bool:
     return host.exists("/etc/dpkg/dpkg.cfg.d/leftovers")
 
 
+# -- a snap's own remove hook
+
+
+def snap_remove(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """NAME, in the remove hook of the snap NAME that carries us: its services were stopped, its data is there."""
+    return publisher.removed(scene, arguments[0], environment, preload)
+
+
 # -- common
 
 
@@ -443,7 +451,7 @@ def save(scene: Scene, forecasts: Mapping[str, Forecast], sweeping: Sequence[str
         scene.say(f"{fault}; if Python goes in the same run, nothing will be cleaned")
 
 
-EVENTS: Mapping[str, Callable[[Scene, Sequence[str], Mapping[str, str]], None]] = {
+EVENTS: Mapping[str, Callable[[Scene, Sequence[str], Mapping[str, str]], int | None]] = {
     "apt-question": question,
     "apt-packages": packages,
     "apt-done": apt_done,
@@ -452,4 +460,5 @@ EVENTS: Mapping[str, Callable[[Scene, Sequence[str], Mapping[str, str]], None]] 
     "maintainer-prerm": prerm,
     "maintainer-postrm": postrm,
     "maintainer-postinst": postinst,
+    "snap-remove": snap_remove,
 }

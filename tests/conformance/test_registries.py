@@ -30,7 +30,7 @@ FLOORS = [
     {"inventory", "sweep", "verify", "explain"},
     {"clean", "report", "saved"},
     {"moments"},
-    {"commands"},
+    {"commands", "publisher"},
     {"cli", "hook"},
 ]
 
