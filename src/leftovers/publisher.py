@@ -10,6 +10,7 @@ that waits for it; unless our own package is on the host, whose path unit does t
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +30,8 @@ from leftovers.products import NAMES, load
 
 __all__ = ["removed"]
 
-# snapd kills a hook after ten minutes; hooks/snap-remove a little before that. All that we do, in seconds.
-LIMIT = 540.0
+# snapd kills a hook after ten minutes. What all that we do may take, in seconds, and when the kernel ends us.
+LIMIT, END = 540.0, 580
 # What the last look and the report may take of it.
 RESERVE = 60.0
 # How long the child waits until snapd has removed the snap: it may have much to save, and to delete.
@@ -44,6 +45,7 @@ def removed(scene: Scene, snap: str, environment: Mapping[str, str], preload: Ca
     """The hook of the snap `snap`: sweep all that lives of its product, and touch no file that snapd still saves.
     Returns 1 if something is left, or went wrong: then snapd keeps what was said in the change's log."""
     began = time.monotonic()
+    signal.alarm(END)
     scene = replace(scene, say=told_twice(scene))
     try:
         name = product_of(snap, environment)
@@ -64,6 +66,8 @@ def removed(scene: Scene, snap: str, environment: Mapping[str, str], preload: Ca
     except Exception as error:
         said = f"{type(error).__name__}: {error}".replace("\n", " ")
         scene.say(f"{snap}: not all is cleaned: {said}")
+    finally:
+        signal.alarm(0)
     return 1
 
 
