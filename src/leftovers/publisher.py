@@ -4,11 +4,12 @@ snapd runs it after it has stopped the services and before it saves and deletes 
 how it ended, and keeps what it said only if it failed (overlord/hookstate/hooks.go, hookmgr.go). A classic snap's hook
 is in the host's namespaces. A strict one's has a mount namespace of its own: it goes over to the host's where it may.
 What belongs to nobody once the snap is gone (its symlinks in /etc and /var/lib, its logs) goes after that, by a child
-that waits for it; unless our own package is on the host, whose path unit does the same.
+that waits for it. Where our package is on the host, all of this is left to that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -38,7 +39,8 @@ RESERVE = 60.0
 PATIENCE = 3600.0
 # What a confined snap may write outside of its own directories, and others can read.
 CONFINED = "/dev/shm/snap.{}.leftovers"
-OURS = "/var/lib/dpkg/info/leftovers.list"
+# Our package on the host: it may be newer than we, and it comes back to the rest by itself.
+HOSTS = "/usr/share/leftovers/hooks/snap-remove.py"
 
 
 def removed(scene: Scene, snap: str, environment: Mapping[str, str], preload: Callable[[], None]) -> int:
@@ -53,10 +55,12 @@ def removed(scene: Scene, snap: str, environment: Mapping[str, str], preload: Ca
         fresh = not scene.host.exists(DIRECTORY)
         if outside:
             under_way(scene.host, snap)
+            if run.SNAP and scene.host.exists(HOSTS) and leave_it_to_the_host(snap):
+                return 0
         else:
             scene = replace(scene, ledger=Ledger(scene.host, CONFINED.format(snap)))
         left = sweep(scene, name, LIMIT - (time.monotonic() - began))
-        if outside and not scene.host.exists(OURS):
+        if outside and not scene.host.exists(HOSTS):
             in_background(lambda: afterwards(scene, name, snap, fresh))
         elif not outside and not left:
             Tree(Deadline(30)).remove(scene.ledger.directory)
@@ -118,6 +122,17 @@ def under_way(host: Host, snap: str) -> None:
         return  # nothing speaks against it: only snapd calls hooks
     if not any(change.whole and not change.ready for change in changes):
         raise Refusal(snap, "snapd is not removing it", f"snap remove {snap}")
+
+
+def leave_it_to_the_host(snap: str) -> bool:
+    """Let the host's own leftovers do it. False if it cannot."""
+    try:
+        said = run.run(["python3", "-I", HOSTS, snap], timeout=LIMIT, success=(0, 1)).out
+    except ToolFault:
+        return False
+    with contextlib.suppress(OSError):
+        os.write(1, said.encode("utf-8", "backslashreplace"))
+    return True
 
 
 def sweep(scene: Scene, name: str, limit: float, *, gone: bool = False) -> Sequence[Action]:

@@ -10,6 +10,7 @@ import pytest
 from lab import hoststate, incus, microk8s, publisher, snap
 from lab.machine import RECIPES, Machine
 from lab.microk8s import COMMON, PRECIOUS
+from lab.scenario import Arrive
 from lab.test_snaplab import CONTAINERS, SHIMS, intact, kinds, notes
 from lab.xtables import EMPTY
 
@@ -199,3 +200,18 @@ def test_stays(machine: Machine) -> None:
     assert (machine.run(SHIMS).out, machine.run(CONTAINERS).out) == alive
     assert intact(machine) == list(PRECIOUS)
     assert machine.run("ls -d /var/lib/leftovers", check=False).code != 0
+
+
+@pytest.mark.full
+@on_trixie
+def test_with_our_package(machine: Machine, arrive: Arrive) -> None:
+    """The hook leaves it to the leftovers of the host."""
+    arrive(machine)
+    before = lived(machine)
+    assert microk8s.remove(machine, "--purge") == 0, told(machine)
+    assert "leftovers-after-microk8s" not in machine.run("journalctl -q -o cat").out
+    machine.run("leftovers clean microk8s --yes", check=False)
+    difference = hoststate.compare(before, machine.snapshot(), keep=list(KEPT), changed=list(CHANGED))
+    assert hoststate.count(difference) == 0, f"\n{hoststate.render(difference)}\n{told(machine)}"
+    assert intact(machine) == list(PRECIOUS)
+    microk8s.answers(machine)
