@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +38,8 @@ LIMIT, END = 540.0, 580
 RESERVE = 60.0
 # How long the child waits until snapd has removed the snap: it may have much to save, and to delete.
 PATIENCE = 3600.0
-# What a confined snap may write outside of its own directories, and others can read.
-CONFINED = "/dev/shm/snap.{}.leftovers"
+# Where a confined snap may write besides its own directories, and others can read (interfaces/apparmor/template.go).
+SHARED, CONFINED = "/dev/shm", "snap.{}.leftovers-"
 # Our package on the host: it may be newer than we, and it comes back to the rest by itself.
 HOSTS = "/usr/share/leftovers/hooks/snap-remove.py"
 
@@ -58,7 +59,9 @@ def removed(scene: Scene, snap: str, environment: Mapping[str, str], preload: Ca
             if run.SNAP and scene.host.exists(HOSTS) and leave_it_to_the_host(snap):
                 return 0
         else:
-            scene = replace(scene, ledger=Ledger(scene.host, CONFINED.format(snap)))
+            # A new one: anybody may write there, and what is in a ledger is believed.
+            place = tempfile.mkdtemp(prefix=CONFINED.format(snap), dir=SHARED)
+            scene = replace(scene, ledger=Ledger(scene.host, place))
         left = sweep(scene, name, LIMIT - (time.monotonic() - began))
         if outside and not scene.host.exists(HOSTS):
             in_background(lambda: afterwards(scene, name, snap, fresh))

@@ -56,13 +56,16 @@ def test_the_hook_ends_where_nothing_can_be_run(tmp_path: Path) -> None:
     hooks = tmp_path / f"snap/microk8s/x1/{SHARE}/hooks"
     hooks.mkdir(parents=True)
     text = (TOP / "hooks/snap-remove").read_text()
-    (hooks / "snap-remove").write_text(text.replace("/usr/bin/python3", "/nonexistent").replace('"$(id -u)"', "0"))
     path = tmp_path / "bin"  # no logger in it
+    for old, new in (("/usr/bin/python3", "/nonexistent"), ('"$(id -u)"', "0"), ("PATH=/usr/sbin:", f"PATH={path} #")):
+        assert old in text
+        text = text.replace(old, new)
+    (hooks / "snap-remove").write_text(text)
     path.mkdir()
     for name in ("cat", "dirname"):
         (path / name).symlink_to(f"/usr/bin/{name}")
     argv = ["/bin/sh", str(hooks / "snap-remove"), "microk8s"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={"PATH": str(path)})
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == (
         "leftovers: microk8s is not cleaned up after: no Python 3.10 that runs in the snap or its base\n"

@@ -21,7 +21,7 @@ WHOLE = ("stop-snap-services", "run-hook", "clear-snap", "discard-snap")
 
 
 def change(kind: str = "remove-snap", *, ready: bool = False, tasks: tuple[str, ...] = WHOLE) -> Change:
-    return Change("1", kind, "Doing", ready, ("microk8s",), tasks)
+    return Change("1", kind, "", ready, ("microk8s",), tasks)
 
 
 def test_a_product_by_its_snap(monkeypatch: pytest.MonkeyPatch) -> None:
