@@ -14,6 +14,7 @@ from leftovers.ledger import Memory
 from leftovers.model import Claim, Listing, Object, Presence, Record, Role, Scope
 from leftovers.mountinfo import place
 from leftovers.products import NAMES, Product, load
+from leftovers.run import SNAP
 
 __all__ = ["Survey", "presence", "relist", "survey"]
 
@@ -180,6 +181,9 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
             continue  # `others`: two products may have a program of one name
         if not process.facts["nested"] or shares_directory(process, product, listed):
             return Presence.INSTALLED, f"pid {process.key} runs {exe}"
+    if any(SNAP.split("/")[-2:-1] == [name] for name in product.snaps) and host.exists(SNAP):
+        # In its own remove hook, which a confined snap cannot ask snapd about.
+        return Presence.INSTALLED, f"we run out of {SNAP}"
     if product.snaps:
         present, because = snap_presence(host, product, listed)
         if present is not Presence.ABSENT or not product.packages:
