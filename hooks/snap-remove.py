@@ -1,4 +1,4 @@
-"""A snap's own remove hook: its services were stopped, its data is there."""
+"""A snap's own remove hook: sweep what runs, and leave the snap's data to snapd."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ import sys
 if os.geteuid() != 0:
     sys.exit(0)
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.abspath(f"{sys.path[0]}/../../lib/python3/dist-packages"))
 
 from leftovers.hook import main
 

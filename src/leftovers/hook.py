@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from leftovers import conf, moments, removal, report, saved, snaps, snapwatch, transaction, watcher
+from leftovers import conf, moments, publisher, removal, report, saved, snaps, snapwatch, transaction, watcher
 from leftovers.daemons import dpkg, snapd
 from leftovers.errors import Fault, Refusal
 from leftovers.host import Host
@@ -29,14 +29,13 @@ __all__ = ["VETO", "main"]
 VETO = 10
 # What `dpkg` may have to wait for a sweep, in seconds, besides the time that instances get to shut down.
 SWEEP = 900.0
-# What a snap's remove hook takes at most, in seconds: snapd kills it after ten minutes.
-HOOK = 480.0
 # dpkg's hook comes after these, and tells what a fault means: nobody wants to read it three times.
 SILENT = ("apt-question", "apt-packages")
 
 
 def main(event: str, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
-    """Answer one event. Returns an exit status: 0, or VETO for an intended refusal."""
+    """Answer one event. Returns an exit status: 0, VETO for an intended refusal, or what the event wants (snapd keeps
+    what a hook has said only if it fails)."""
     try:
         host = Host()
         settings, warnings = conf.read(host)
@@ -45,8 +44,7 @@ def main(event: str, arguments: Sequence[str], environment: Mapping[str, str] = 
         scene = Scene(host, Ledger(host), settings, say)
         for warning in warnings if event in ("dpkg-pre", "maintainer-prerm", "snap-settle") else ():
             say(warning)
-        EVENTS[event](scene, arguments, environment)
-        return 0
+        return EVENTS[event](scene, arguments, environment) or 0
     except Veto as veto:
         say(f"refused: {veto}")
         return VETO
@@ -433,13 +431,9 @@ def snap_guard(scene: Scene, arguments: Sequence[str], environment: Mapping[str,
     snaps.guard(scene, arguments[0])
 
 
-def snap_remove(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """SNAP, in a snap's own remove hook: its services were stopped. snapd gives it ten minutes
-    (overlord/hookstate/hookmgr.go)."""
-    snap = arguments[0]
-    if snaps.product_of(snap):
-        change = snapd.removing(scene.host, snap)
-        snaps.begin(scene, snap, change.id if change else "hook", stop=False, limit=HOOK)
+def snap_remove(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """SNAP, in the remove hook of a snap that carries us: its services were stopped, its data is there."""
+    return publisher.removed(scene, arguments[0], environment, preload)
 
 
 def snap_settle(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -499,7 +493,7 @@ def save(scene: Scene, forecasts: Mapping[str, Forecast], sweeping: Sequence[str
         scene.say(f"{fault}; if Python goes in the same run, nothing will be cleaned")
 
 
-EVENTS: Mapping[str, Callable[[Scene, Sequence[str], Mapping[str, str]], None]] = {
+EVENTS: Mapping[str, Callable[[Scene, Sequence[str], Mapping[str, str]], int | None]] = {
     "apt-question": question,
     "apt-packages": packages,
     "apt-done": apt_done,

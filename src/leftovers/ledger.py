@@ -66,21 +66,22 @@ class Memory:
 
 
 class Ledger:
-    """The state directory of one host."""
+    """The state directory of one host. `place` is where it is, for who cannot write where it belongs."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, place: str = DIRECTORY) -> None:
         self.host = host
-        self.directory = host.path(DIRECTORY)
+        self.place = place
+        self.directory = host.path(place)
 
     # -- reading
 
     def products(self) -> list[str]:
         """The products that the ledger knows something of."""
-        return [name.removesuffix(".json") for name in self.host.listdir(DIRECTORY) if name.endswith(".json")]
+        return [name.removesuffix(".json") for name in self.host.listdir(self.place) if name.endswith(".json")]
 
     def memory(self, product: str) -> Memory:
         """What is known of a product; nothing known is an empty Memory. Raises Unreadable."""
-        path = f"{DIRECTORY}/{product}.json"
+        path = f"{self.place}/{product}.json"
         try:
             text = self.host.read(path)
         except FileNotFoundError:
@@ -97,7 +98,7 @@ class Ledger:
         """By package that owned a product's daemon when it was last looked at: the product. A package that is only
         there with its configuration owns no such file any more."""
         try:
-            lines = self.host.read(f"{DIRECTORY}/packages").splitlines()
+            lines = self.host.read(f"{self.place}/packages").splitlines()
         except OSError:
             return {}
         return dict(line.split(" ", 1) for line in lines if line.count(" ") == 1)
@@ -112,7 +113,7 @@ class Ledger:
     def arrivals(self, product: str) -> dict[str, Any] | None:
         """What stood before a product last came to this host, as arrival() wrote it; None where nothing is written.
         Raises Unreadable."""
-        path = f"{DIRECTORY}/{ARRIVALS}/{product}.json"
+        path = f"{self.place}/{ARRIVALS}/{product}.json"
         try:
             document = json.loads(self.host.read(path))
             version = str(document["format_version"])
@@ -139,7 +140,7 @@ class Ledger:
             fd = os.open(f"{self.directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             cause = f"evidence cannot be written: {error.strerror}"
-            raise Refusal(DIRECTORY, cause, "nothing was removed; make it writable and run again") from error
+            raise Refusal(self.place, cause, "nothing was removed; make it writable and run again") from error
         try:
             deadline = Deadline(wait)
             while not alone(fd):

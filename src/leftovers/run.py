@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leftovers.errors import ToolFault, ToolMissing, ToolTimeout
 
-__all__ = ["Completed", "ENVIRONMENT", "find", "run"]
+__all__ = ["Completed", "ENVIRONMENT", "SNAP", "find", "run"]
 
 # Where a Debian system keeps its tools. PATH is never consulted: it comes from outside.
 DIRECTORIES = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
+# Where we run out of a snap (snap/): that very revision. It may carry what the host has not.
+SNAP = (re.match(r"(?:/var/lib/snapd)?/snap/[^/]+/[^/]+(?=/)", os.path.abspath(__file__)) or [""])[0]
 ENVIRONMENT = {"PATH": ":".join(DIRECTORIES), "LC_ALL": "C.UTF-8", "HOME": "/root", "SYSTEMD_PAGER": ""}
 
 
@@ -28,12 +32,22 @@ class Completed:
 
 
 def find(name: str) -> str | None:
-    """The absolute path of a system tool, or None when it is not installed."""
-    for directory in DIRECTORIES:
-        path = f"{directory}/{name}"
-        if os.access(path, os.X_OK):
-            return path
+    """The absolute path of a system tool, or None when it is not installed. What the host has comes before what our
+    snap carries: that fits its kernel, and its libraries."""
+    for top in ("", SNAP) if SNAP else ("",):
+        for directory in DIRECTORIES:
+            path = f"{top}{directory}/{name}"
+            if os.access(path, os.X_OK):
+                return path
     return None
+
+
+def environment_of(path: str) -> dict[str, str]:
+    """What a program is given; one that our snap carries has its libraries, and iptables its extensions, there."""
+    if not SNAP or not path.startswith(f"{SNAP}/"):
+        return ENVIRONMENT
+    libraries = f"{SNAP}/usr/lib/{sys.implementation._multiarch}"
+    return {**ENVIRONMENT, "LD_LIBRARY_PATH": libraries, "XTABLES_LIBDIR": f"{libraries}/xtables"}
 
 
 def run(
@@ -60,7 +74,7 @@ def run(
         stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**ENVIRONMENT, "LEFTOVERS_SUSPEND": "1"} if suspended else ENVIRONMENT,
+        env={**environment_of(path), "LEFTOVERS_SUSPEND": "1"} if suspended else environment_of(path),
         cwd="/",
         text=True,
         errors="surrogateescape",

@@ -16,6 +16,7 @@ from leftovers.ledger import Memory
 from leftovers.model import Claim, Listing, Object, Presence, Record, Role, Scope
 from leftovers.mountinfo import below, place
 from leftovers.products import NAMES, Product, load
+from leftovers.run import SNAP
 
 __all__ = ["Survey", "presence", "relist", "survey"]
 
@@ -168,6 +169,9 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
     """How much of a product is installed, and what says so: of a snap, snapd. Else its daemon's file is there (however
     it came), a daemon of that name runs from a file that is there, on the host or in a container that was given the
     product's directory, or dpkg says so of the package that owns it."""
+    if any(SNAP.split("/")[-2:-1] == [name] for name in product.snaps) and host.exists(SNAP):
+        # In its own remove hook, which a confined snap cannot ask snapd about.
+        return Presence.INSTALLED, f"we run out of {SNAP}"
     if product.snaps:
         return snap_presence(host, product, listed)
     for path in product.daemons:

@@ -31,7 +31,7 @@ FLOORS = [
     {"clean", "report", "saved"},
     {"moments"},
     {"commands", "snaps"},
-    {"snapwatch"},
+    {"publisher", "snapwatch"},
     {"cli", "hook"},
 ]
 

@@ -198,8 +198,8 @@ cp /usr/lib/cni/{bridge,host-local,loopback,portmap} opt/cni/bin/
 """
 
 
-def build(m: Machine, hooks: Mapping[str, str] | None = None, confinement: str = "classic") -> str:
-    """`hooks`: more files of the snap, as meta/hooks/remove, with their content."""
+def build(m: Machine, hooks: Mapping[str, str] | None = None, confinement: str = "classic", tree: str = "") -> str:
+    """`hooks`: more files of the snap, as meta/hooks/remove, with their content. `tree`: a script for its tree."""
     files = {
         "run-containerd-with-args": RUN_CONTAINERD,
         "run-kubelite-with-args": RUN_KUBELITE,
@@ -207,11 +207,11 @@ def build(m: Machine, hooks: Mapping[str, str] | None = None, confinement: str =
         "kubelite": KUBELITE,
         "meta/hooks/install": INSTALL,
     }
-    return snap.build(m, "microk8s", META.format(confinement=confinement), {**files, **(hooks or {})}, TREE)
+    return snap.build(m, "microk8s", META.format(confinement=confinement), {**files, **(hooks or {})}, TREE + tree)
 
 
-def install(m: Machine, hooks: Mapping[str, str] | None = None, confinement: str = "classic") -> None:
-    snap.install(m, build(m, hooks, confinement), f"--{confinement}")
+def install(m: Machine, hooks: Mapping[str, str] | None = None, confinement: str = "classic", tree: str = "") -> None:
+    snap.install(m, build(m, hooks, confinement, tree), f"--{confinement}")
     m.run(f"for i in $(seq 600); do ctr --address {SOCKET} version >/dev/null 2>&1 && exit; sleep 0.1; done; exit 1")
 
 
@@ -560,9 +560,13 @@ ctr --namespace default images import /root/snaps/bb.tar >/dev/null
 """
 
 
+def make_image(m: Machine) -> None:
+    m.run(f"mkdir -p /root/snaps\nWAIT={waiting()} IMAGE={IMAGE}\n{MAKE_IMAGE}")
+
+
 def admin_things(m: Machine) -> None:
     incus.admin_things(m)
-    m.run(f"mkdir -p /root/snaps\nWAIT={waiting()} IMAGE={IMAGE}\n{MAKE_IMAGE}")
+    make_image(m)
     script = LOOKALIKES + f"ip netns add {OTHER.netns}\n"
     script += attach(OTHER, bridge(OTHER.network, "cni-admin", "10.88.5.0/24"), "/usr/lib/cni") + "\n"
     script += run_pod(OTHER, "/run/containerd/containerd.sock")

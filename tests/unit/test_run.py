@@ -54,3 +54,19 @@ def test_a_deadline_ends_the_tool_and_what_it_started(tool: Path) -> None:
 def test_output_that_is_not_utf8(tool: Path) -> None:
     tool.write_text("#!/bin/sh\nprintf 'a\\377b'\n")
     assert run(["tool"]).out == "a\udcffb"
+
+
+def test_a_tool_of_our_snap_is_the_second_choice(tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where we run out of a snap: the host's comes first, and what only the snap has is given its libraries."""
+    tool.write_text("#!/bin/sh\nset | grep -e ^LD_ -e ^XTABLES; echo host\n")
+    carried = tmp_path / f"snap{tmp_path}"
+    carried.mkdir(parents=True)
+    for name in ("tool", "other"):
+        (carried / name).write_text("#!/bin/sh\necho $LD_LIBRARY_PATH; echo $XTABLES_LIBDIR\n")
+        (carried / name).chmod(0o755)
+    with pytest.raises(ToolMissing):
+        run(["other"])
+    monkeypatch.setattr(leftovers.run, "SNAP", str(tmp_path / "snap"))
+    assert run(["tool"]).out == "host\n"
+    libraries, extensions = run(["other"]).out.split()
+    assert libraries.startswith(f"{tmp_path}/snap/usr/lib/") and extensions == f"{libraries}/xtables"

@@ -56,3 +56,16 @@ def test_only_its_own_goes_with_a_product(
     monkeypatch.setattr(survey_module, "survey_order", lambda: [Few("process"), Few("mount"), Few("link", LINK)])
     survey_module.survey(Host(str(tmp_path)), products, {})
     assert told == [proven and role in (Role.LIVE, Role.DATA) and present is Presence.ABSENT]
+
+
+def test_whose_hook_we_run_in_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A confined hook cannot ask snapd; and not to be told must not be taken for gone, with which data goes."""
+    product = Product("microk8s", "MicroK8s", packages=(), snaps=("microk8s",))
+    host = Host(str(tmp_path))
+    (tmp_path / "snap/microk8s/x1").mkdir(parents=True)
+    (tmp_path / "snap/other/x1").mkdir(parents=True)
+    found = []
+    for snap in ("/snap/microk8s/x1", "/snap/microk8s/x2", "/snap/other/x1", ""):
+        monkeypatch.setattr(survey_module, "SNAP", snap)
+        found.append(survey_module.presence(host, product, {"process": (), "mount": ()})[0])
+    assert found == [Presence.INSTALLED, *[Presence.ABSENT] * 3]

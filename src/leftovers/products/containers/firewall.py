@@ -39,7 +39,6 @@ FLANNEL = re.compile(r"FLANNEL-(POSTRTG|FWD)\Z")
 FLANNEL_NOTE = re.compile(r"flanneld (masq|forward)\Z")
 # Of portmap and firewall. CNI-ADMIN holds an administrator's rules, CNI-ISOLATION-* are about any bridges.
 PORTMAP = re.compile(r"CNI-HOSTPORT-(DNAT|SNAT|SETMARK|MASQ)\Z|CNI-FORWARD\Z")
-PORTMAP_NOTES = re.compile(r"CNI portfw requiring masquerade|CNI portfw masquerade mark|CNI firewall plugin rules|")
 # Of firewall, for each address: what goes there as an answer, and what comes from there.
 PASSED = re.compile(
     r"(?:-d (?P<to>[0-9a-fA-F.:]+)/(?:32|128) -m conntrack --ctstate RELATED,ESTABLISHED"
@@ -49,6 +48,7 @@ PASSED = re.compile(
 # DOCKER-USER is the administrator's.
 DOCKER = re.compile(r"DOCKER(-(FORWARD|BRIDGE|CT|INTERNAL|INGRESS|ISOLATION-STAGE-[12]))?\Z")
 USER_CHAIN = "DOCKER-USER"
+PORTMAP_NOTES = re.compile(r"CNI portfwd requiring masquerade|CNI portfwd masquerade mark|CNI firewall plugin rules|")
 FAMILIES = (
     ("kube", KUBE, KUBE_NOTES, "of kube-proxy's or kubelet's"),
     ("calico", CALI, CALI_NOTE, "of Calico's"),

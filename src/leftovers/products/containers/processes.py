@@ -58,8 +58,9 @@ def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 def program(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """Its daemons and whatever else it runs from its own directory of programs."""
-    if obj.facts["nested"]:
+    """Its daemons and whatever else it runs from its own directory of programs. We may be one of these: in its own
+    remove hook."""
+    if obj.facts["nested"] or obj.facts["self"]:
         return None
     if below(real_exe(obj), runtime.programs):
         return Finding(DAEMON, (Evidence("kernel", f"runs {obj.facts['exe']}"),), rank=DAEMONS)
