@@ -14,6 +14,7 @@ from lab.machine import RECIPES, Machine
 from lab.scenario import DONE, LATER, LEFT, REFUSED, Arrive, document, leftovers, same
 from lab.scenario import KEPT as INCUS_KEPT
 from lab.test_lxd import INCUS, LXD, POOL, Side
+from lab.test_snap_triggers import CHANGED, OURS, idle, said, settled
 
 pytestmark = [
     pytest.mark.full,
@@ -27,6 +28,8 @@ KEPT = (
     r"file /var/lib/snapd/seccomp/bpf/snap\.lxd\.|file /snap/bin/lxc$",  # nor, when its first try failed, these
     r"file /root/snap(/lxd(/.*)?)?$",  # what snapd makes for a person who runs a snap's command
 )
+# snap-confine's own, of whatever strict snap.
+CONFINED = (r"(file|mount) /run/snapd(/(ns|lock)(/\.lock|/lxd\.lock)?)?$", r"file /var/lib/snapd/hostfs$")
 
 
 def lived(m: Machine, confinement: str = "classic") -> dict[str, Any]:
@@ -108,9 +111,7 @@ def test_containers_that_outlive_a_strict_snap(machine: Machine, arrive: Arrive)
     leftovers(m, "verify", "lxd-snap", code=LEFT)
     leftovers(m, "clean", "lxd-snap", "--yes", code=None)
     bring_home(m)
-    # snap-confine's own, of whatever strict snap.
-    confined = (r"(file|mount) /run/snapd(/(ns|lock)(/\.lock|/lxd\.lock)?)?$", r"file /var/lib/snapd/hostfs$")
-    clean(m, before, [*KEPT, POOL, *confined])
+    clean(m, before, [*KEPT, POOL, *CONFINED])
     assert m.run("cat /srv/data/file /srv/data/sub/file").out == "precious\nbelow\n"
     leftovers(m, "verify")
 
@@ -130,6 +131,40 @@ def test_all_that_lives_goes_while_snapd_still_has_it(machine: Machine, arrive: 
     leftovers(machine, "clean", "lxd-snap", "--yes", code=None)
     same(machine, before, keep=[*KEPT, POOL], said=said)
     leftovers(machine, "verify")
+
+
+@pytest.mark.parametrize("confinement", ["classic", "devmode"])
+def test_snapd_removes_it_and_we_are_there(machine: Machine, arrive: Arrive, confinement: str) -> None:
+    """The guard asks the instances to shut down, and sweeps before snapd deletes; the rest goes when snapd is done."""
+    m = machine
+    arrive(m)
+    before = lived(m, confinement)
+    done = m.run("snap remove --purge lxd", check=False, timeout=300)
+    told = settled(m, "lxd")
+    assert done.code == 0, f"{done.err}\n{told}"
+    assert "LXD (snap): asking 9 instances to shut down" in told, told
+    same(m, before, keep=[*KEPT, *OURS, POOL, *CONFINED], changed=CHANGED, said=told)
+    leftovers(m, "verify", "lxd-snap")
+    assert m.run("cat /srv/data/file /srv/data/sub/file").out == "precious\nbelow\n"
+
+
+def test_a_removal_that_snapd_takes_back(machine: Machine, arrive: Arrive) -> None:
+    """snapd fails for a reason that is none of ours, after the instances were asked: the snap stays, and is told."""
+    m = machine
+    arrive(m)
+    lxd_snap.admin_things(m)
+    lxd_snap.install(m)
+    lxd_snap.start_two(m, "10.88.0")
+    # What somebody has open is in nobody's way; what cannot be deleted is.
+    m.run("touch /var/snap/lxd/common/stone && chattr +i /var/snap/lxd/common/stone")
+    assert remove(m) == 1
+    m.run("chattr -i /var/snap/lxd/common/stone")
+    idle(m)
+    told = said(m)
+    assert "asking 2 instances to shut down" in told
+    assert "finish with: snap remove --purge lxd" in told, told
+    assert remove(m) == 0
+    assert "nothing is left" in settled(m, "lxd")
 
 
 STOP_AND_START = """

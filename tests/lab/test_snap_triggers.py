@@ -42,13 +42,13 @@ def idle(m: Machine) -> None:
     m.run("for i in $(seq 600); do systemctl is-active -q leftovers-snaps.service || exit 0; sleep 0.1; done; exit 1")
 
 
-def settled(m: Machine) -> str:
+def settled(m: Machine, name: str = "microk8s") -> str:
     """Wait until our service has done the rest. Returns what our units have said."""
     m.run(
-        """
+        f"""
         for i in $(seq 600); do
             [ "$(systemctl is-active leftovers-snaps.service)" = inactive ] &&
-                [ ! -e /run/leftovers/snap-microk8s.json ] && ! grep -qs microk8s /var/lib/leftovers/snaps && exit
+                [ ! -e /run/leftovers/snap-{name}.json ] && ! grep -qs {name} /var/lib/leftovers/snaps && exit
             sleep 0.1
         done
         systemctl status leftovers-snaps.service; exit 1
