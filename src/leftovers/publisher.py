@@ -63,6 +63,7 @@ def removed(scene: Scene, snap: str, environment: Mapping[str, str], preload: Ca
             if scene.host.exists(HOSTS) and leave_it_to_the_host(snap):
                 return 0
         else:
+            may_look(scene.host)
             # A new one: anybody may write there, and what is in a ledger is believed.
             place = tempfile.mkdtemp(prefix=CONFINED.format(snap), dir=SHARED)
             scene = replace(scene, ledger=Ledger(scene.host, place))
@@ -119,6 +120,17 @@ def leave(host: Host, preload: Callable[[], None]) -> bool:
     except OSError:
         return False
     return True
+
+
+def may_look(host: Host) -> None:
+    """Who cannot see the others would take what is everybody's for his own, so then nothing is done. Raises Refusal."""
+    try:
+        host.read_bytes("/proc/self/mountinfo")
+        os.readlink(host.path("/proc/1/exe"))
+        os.close(syscalls.openat2(-1, host.path("/proc"), os.O_PATH | os.O_CLOEXEC, 0))
+    except OSError as error:
+        said = f"the snap's confinement does not let us look at the host ({error.filename}: {error.strerror})"
+        raise Refusal("nothing is removed", said, 'docs/publishers.md, "Strict snaps"') from error
 
 
 def under_way(host: Host, snap: str) -> str:

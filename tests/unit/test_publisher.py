@@ -66,6 +66,35 @@ def test_only_a_removal_that_snapd_is_at(
         publisher.under_way(Host("/nonexistent"), "microk8s")
 
 
+@pytest.mark.parametrize("denied", ["", "mountinfo", "exe", "openat2"])
+def test_who_may_not_look_removes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, denied: str) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/1").mkdir()
+    (tmp_path / "proc/self/mountinfo").touch()
+    (tmp_path / "proc/1/exe").symlink_to("/usr/lib/systemd/systemd")
+    host = Host(str(tmp_path))
+    if denied == "mountinfo":
+        (tmp_path / "proc/self/mountinfo").unlink()
+    elif denied == "exe":
+        (tmp_path / "proc/1/exe").unlink()
+    elif denied:
+
+        def refused(*_: object) -> int:
+            raise PermissionError(1, "Operation not permitted", "/proc")
+
+        monkeypatch.setattr(publisher.syscalls, "openat2", refused)
+    monkeypatch.setattr(publisher, "leave", lambda *_: False)
+    monkeypatch.setattr(publisher, "SHARED", str(tmp_path))
+    swept: list[str] = []
+    monkeypatch.setattr(publisher, "sweep", lambda *_, **__: swept.append("swept") or [])
+    said: list[str] = []
+    assert publisher.removed(Scene(host, Ledger(host), Settings(), said.append), "microk8s", {}, lambda: None) == bool(
+        denied
+    )
+    assert swept == ([] if denied else ["swept"])
+    assert len(said) == bool(denied) and all("confinement does not let us look" in line for line in said)
+
+
 @pytest.mark.parametrize("removed", [True, False])
 def test_the_child_waits_for_snapd(monkeypatch: pytest.MonkeyPatch, removed: bool) -> None:
     """Until the snap is gone; and it gives up when the change has ended and the snap is there."""
