@@ -162,12 +162,13 @@ def settle(scene: Scene) -> None:
 
 
 def wait(host: Host, names: dict[str, str]) -> None:
-    """Until snapd is not at the removal of a snap that is a product, nor dpkg at snapd's. Raises Unreadable."""
+    """Until snapd is at no snap that is a product, be it that one is installed again, nor dpkg at snapd. Raises
+    Unreadable."""
     until = time.monotonic() + CHANGE
     while time.monotonic() < until:
         other = removal.read(host)
-        busy = other is not None and start_time(host, other.owner.pid) == other.owner.start
-        if not busy and not any(snapd.removing(host, snap) for snap in names):
+        dpkg = other is not None and start_time(host, other.owner.pid) == other.owner.start
+        if not dpkg and snapd.busy(host).isdisjoint(names):
             return
         time.sleep(PAUSE)
 

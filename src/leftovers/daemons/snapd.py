@@ -18,7 +18,7 @@ from leftovers.errors import Unreadable
 from leftovers.evidence.files import is_name
 from leftovers.host import Host
 
-__all__ = ["EXE", "PROGRAMS", "STATE", "Change", "Snap", "changes", "removing", "snaps"]
+__all__ = ["EXE", "PROGRAMS", "STATE", "Change", "Snap", "busy", "changes", "removing", "snaps"]
 
 # As distributions have it, and as it runs itself anew from its own snap (cmd/snapd, snapdtool.ExecInSnapdOrCoreSnap).
 EXE = re.compile(r"(/usr/lib|/usr/libexec|(/var/lib/snapd)?/snap/(snapd|core)/[^/]+/usr/lib)/snapd/snapd\Z")
@@ -76,18 +76,24 @@ def snaps(host: Host) -> dict[str, Snap]:
 
 def changes(host: Host, snap: str) -> list[Change]:
     """What is done or was done with a snap, the latest last. Raises Unreadable."""
-    read = state(host)
-    tasks = mapping(read.get("tasks"))
-    found = (change_of(id, data, tasks) for id, data in mapping(read.get("changes")).items())
-    return sorted(
-        (change for change in found if change and snap in change.snaps),
-        key=lambda change: (change.began, change.id.zfill(12)),
-    )
+    return [change for change in all_changes(host) if snap in change.snaps]
+
+
+def busy(host: Host) -> set[str]:
+    """The snaps that snapd is at, whatever it does with them. Raises Unreadable."""
+    return {snap for change in all_changes(host) if not change.ready for snap in change.snaps}
 
 
 def removing(host: Host, snap: str) -> Change | None:
     """The removal of a whole snap that snapd is at, and does not take back. Raises Unreadable."""
     return next((each for each in changes(host, snap) if each.whole and not each.ready and not each.status), None)
+
+
+def all_changes(host: Host) -> list[Change]:
+    read = state(host)
+    tasks = mapping(read.get("tasks"))
+    found = (change_of(id, data, tasks) for id, data in mapping(read.get("changes")).items())
+    return sorted((change for change in found if change), key=lambda change: (change.began, change.id.zfill(12)))
 
 
 def state(host: Host) -> Mapping[str, Any]:

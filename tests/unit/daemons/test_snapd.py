@@ -157,3 +157,9 @@ def test_a_change_that_is_none(host: Host, change: Any) -> None:
 )
 def test_which_process_it_is(exe: str, known: bool) -> None:
     assert bool(snapd.EXE.match(exe)) is known
+
+
+def test_what_snapd_is_at(host: Host, states: dict[str, Any]) -> None:
+    for key, busy in (("installed", set()), (GUARDED + "install (a refresh)`", {"bystander"}), ("removed", set())):
+        wrote(host, states[key])
+        assert snapd.busy(host) == busy, key
