@@ -21,6 +21,7 @@ KEPT = (
     r"file /run/runit(/supervise)?$",  # of runit-helper, run by postinst; gone at the next boot
     r"file /root/\.config(/incus(/.*)?)?$",  # what the command `incus` keeps for a person
     r"file /(etc(/apt/apt\.conf\.d/50|/dpkg/dpkg\.cfg\.d/|/)|(run|var/lib|var/cache)/)leftovers(/.*)?$",  # our own
+    r"(file /etc/systemd/system/multi-user\.target\.wants/|unit )leftovers-snaps\.(path|service)$",
 )
 # What an administrator does who wants to see the last of it.
 DELETE = """

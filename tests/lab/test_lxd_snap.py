@@ -159,7 +159,7 @@ def test_a_removal_that_snapd_takes_back(machine: Machine, arrive: Arrive) -> No
     m.run("touch /var/snap/lxd/common/stone && chattr +i /var/snap/lxd/common/stone")
     assert remove(m) == 1
     m.run("chattr -i /var/snap/lxd/common/stone")
-    idle(m)
+    idle(m, "leftovers-snaps.service")
     told = said(m)
     assert "asking 2 instances to shut down" in told
     assert "finish with: snap remove --purge lxd" in told, told

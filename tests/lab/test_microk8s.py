@@ -79,6 +79,13 @@ def files(m: Machine) -> set[str]:
     return set(m.run(["unshare", "-m", "bash", "-e", "-c", view]).out.splitlines())
 
 
+def by_hand(m: Machine, arrive: Arrive) -> None:
+    """Our package comes, and nothing of it does anything by itself (that is test_snap_triggers.py's)."""
+    arrive(m)
+    m.write("/etc/leftovers/leftovers.conf", "enabled = no\n")
+    m.run("systemctl stop leftovers-snaps.path leftovers-snaps.service leftovers-watch.service")
+
+
 def finished(m: Machine) -> Completed:
     """snapd's removal, and what is data after it."""
     assert microk8s.remove(m, "--purge") == 0
@@ -92,7 +99,7 @@ def test_removed_without_us(machine: Machine, arrive: Arrive) -> None:
     before = lived(machine)
     assert microk8s.remove(machine, "--purge") == 1
     assert notes(machine) == "disabled,classic" and intact(machine) == []
-    arrive(machine)
+    by_hand(machine, arrive)
     removed = machine.snapshot()
     assert len(alive(machine)) > 40
     leftovers(machine, "verify", "microk8s", code=LEFT)
@@ -116,7 +123,7 @@ def test_removed_without_us(machine: Machine, arrive: Arrive) -> None:
 def test_disabled_by_the_administrator(machine: Machine, arrive: Arrive) -> None:
     """Then it is installed, and its containers are to live."""
     lived(machine)
-    arrive(machine)
+    by_hand(machine, arrive)
     machine.run("snap disable microk8s")
     living = alive(machine)
     assert len(living) > 40
@@ -148,7 +155,7 @@ def test_a_removal_that_failed_long_ago(machine: Machine, arrive: Arrive) -> Non
     lived(machine)
     assert microk8s.remove(machine, "--purge") == 1
     assert "Remove" not in machine.run(FORGET).out
-    arrive(machine)
+    by_hand(machine, arrive)
     assert len(alive(machine)) > 40
     said = leftovers(machine, "clean", "microk8s", "--yes")
     assert said.out.endswith(FINISH), said.out
@@ -165,7 +172,7 @@ def test_a_removal_that_was_undone(machine: Machine, arrive: Arrive) -> None:
     before = lived(machine)
     assert microk8s.remove(machine, "--purge") == 1
     assert notes(machine) == "classic"
-    arrive(machine)
+    by_hand(machine, arrive)
     living = alive(machine)
     said = leftovers(machine, "clean", "microk8s", "--yes", code=REFUSED)
     assert "snap remove --purge microk8s, or snap stop microk8s && leftovers clean microk8s --force" in said.err
@@ -187,7 +194,7 @@ def test_forced_while_it_is_installed(machine: Machine, arrive: Arrive, confinem
     """What is taken while snapd still has the snap is nothing that snapd would save, and nothing that its services do
     not make again; and then its removal succeeds, with the administrator's files there."""
     before = lived(machine, confinement=confinement)
-    arrive(machine)
+    by_hand(machine, arrive)
     machine.run("snap stop microk8s")
     data = files(machine)
     planned = document(machine, "plan", "microk8s", "--force")
@@ -225,7 +232,7 @@ def test_devmode_removed_without_us(machine: Machine, arrive: Arrive) -> None:
     whichever namespace they were, as snapd deleted what they were mounted on (fs/namei.c, detach_mounts)."""
     before = lived(machine, confinement="devmode")
     assert microk8s.remove(machine, "--purge") == 0
-    arrive(machine)
+    by_hand(machine, arrive)
     assert {line.split()[0] for line in alive(machine)} == {"shim", "process", "link", "netns", "rule", "set"}
     same(machine, before, leftovers(machine, "clean", "microk8s", "--yes"))
     assert intact(machine) == list(PRECIOUS)
@@ -237,7 +244,7 @@ def test_devmode_removed_without_us(machine: Machine, arrive: Arrive) -> None:
 def test_a_hung_volume(machine: Machine, arrive: Arrive) -> None:
     """A FUSE server in a pod that does not answer holds nothing up; nor does a process that waits for it for ever."""
     before = lived(machine, hung=True)
-    arrive(machine)
+    by_hand(machine, arrive)
     machine.run("snap stop microk8s")
     group = f"/sys/fs/cgroup/kubepods/besteffort/pod{NODE.uid}/{NODE.container}/cgroup.procs"
     waiting = machine.spawn(["bash", "-c", f"echo $$ >{group}; exec stat '{HUNG}'"])
@@ -256,7 +263,7 @@ def test_a_hung_volume(machine: Machine, arrive: Arrive) -> None:
 def test_recorded_before(machine: Machine, arrive: Arrive) -> None:
     """What snapd deletes before it fails is known from the ledger; and ufw's rules are told with their command."""
     before = lived(machine)
-    arrive(machine)
+    by_hand(machine, arrive)
     rule = "### tuple ### allow any any 0.0.0.0/0 any 0.0.0.0/0 in_vxlan.calico\n"
     machine.write("/etc/ufw/user.rules", rule)
     leftovers(machine, "record", "microk8s")
@@ -277,7 +284,7 @@ def test_of_several_revisions(machine: Machine, arrive: Arrive) -> None:
     microk8s.install(machine)
     assert snap.revision(machine, "microk8s") == "x2"
     assert microk8s.remove(machine, "--purge") == 1
-    arrive(machine)
+    by_hand(machine, arrive)
     leftovers(machine, "clean", "microk8s", "--yes")
     assert alive(machine) == []
     same(machine, before, finished(machine), lost=[LOST])

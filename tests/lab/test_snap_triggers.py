@@ -37,9 +37,9 @@ def lived(m: Machine, arrive: Arrive, **how: Any) -> dict[str, Any]:
     return before
 
 
-def idle(m: Machine) -> None:
-    """Wait until our service has nothing to do."""
-    m.run("for i in $(seq 600); do systemctl is-active -q leftovers-snaps.service || exit 0; sleep 0.1; done; exit 1")
+def idle(m: Machine, ours: str = "leftovers-snaps.service leftovers-watch.service") -> None:
+    """Wait until our services have nothing to do; the watch is one of them if there is no snap of a product."""
+    m.run(f"for i in $(seq 600); do systemctl is-active -q {ours} || exit 0; sleep 0.1; done; exit 1")
 
 
 def settled(m: Machine, name: str = "microk8s") -> str:
@@ -47,13 +47,13 @@ def settled(m: Machine, name: str = "microk8s") -> str:
     m.run(
         f"""
         for i in $(seq 600); do
-            [ "$(systemctl is-active leftovers-snaps.service)" = inactive ] &&
-                [ ! -e /run/leftovers/snap-{name}.json ] && ! grep -qs {name} /var/lib/leftovers/snaps && exit
+            [ ! -e /run/leftovers/snap-{name}.json ] && ! grep -qs {name} /var/lib/leftovers/snaps && exit
             sleep 0.1
         done
         systemctl status leftovers-snaps.service; exit 1
         """
     )
+    idle(m)
     return said(m)
 
 
