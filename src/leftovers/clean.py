@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from leftovers.errors import Fault, Refusal
@@ -60,11 +60,12 @@ def carry_out(
     *,
     progress: Progress = lambda title, done, total: None,
     limit: float = LIMIT,
+    hindered: Callable[[], str] = lambda: "",
 ) -> Report:
     """Carry out a plan that was made from `seen`, under the ledger's lock.
 
     Evidence is on the disk before the first removal. Raises Refusal when it cannot be written: nothing was removed.
-    It ends after `limit` seconds, whatever is left.
+    It ends after `limit` seconds, whatever is left; and when `hindered`, which is asked before each batch, says why.
     """
     open_many_files()
     names = [product.name for product in products]
@@ -79,11 +80,13 @@ def carry_out(
             for name in names:
                 ledger.outcomes(name, batch)
 
-        for outcome in sweep(host, todo, seen.scope, deadline, note=note, progress=progress):
+        for outcome in sweep(host, todo, seen.scope, deadline, note=note, progress=progress, hindered=hindered):
             outcomes[outcome.action.id] = outcome
         tried = {action.id: action.object.identity for action in todo.doing()}
         seen, todo = look_again(host, products, memory, data=run.data, force=run.force)
         if all(tried.get(action.id) == action.object.identity for action in todo.doing()) or deadline.passed():
+            break
+        if hindered():
             break
         try:
             memory = write_down(ledger, products, seen, run)

@@ -445,13 +445,15 @@ def snap_watch(scene: Scene, arguments: Sequence[str], environment: Mapping[str,
     """Be there when snapd removes a snap whose services do not run. Returns when there is none."""
 
     def begin(snap: str, change: str) -> None:
+        if not conf.read(scene.host)[0].enabled:
+            return  # since we began
         try:
             snaps.begin(scene, snap, change, stop=False)
         except Fault as fault:
             scene.say(f"{snap}: {fault}; it will be tried again when snapd is done")
 
     try:
-        snapwatch.watch(scene.host, begin, snaps.LIMIT)
+        snapwatch.watch(scene.host, begin, 2 * snaps.LIMIT)
     except OSError as error:
         scene.say(f"snaps that do not run cannot be watched ({error.strerror or error}): what they leave goes after")
     finally:

@@ -46,12 +46,14 @@ START = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where this happens. `say` tells a person one line."""
+    """Where this happens. `say` tells a person one line. `patience`: how long another leftovers is waited for, in
+    seconds."""
 
     host: Host
     ledger: Ledger
     settings: Settings
     say: Callable[[str], None]
+    patience: float = PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def before(scene: Scene, owner: Watched, leaving: Sequence[Leaving]) -> tuple[Re
         earlier = Removal(owner)
     going = dict(earlier.going)
     forecasts = {}
-    with scene.ledger.locked(PATIENCE):
+    with scene.ledger.locked(scene.patience):
         products = with_companions(names)
         memory = remember(scene.ledger, products)
         seen = survey(scene.host, products, memory)
@@ -145,7 +147,7 @@ def before(scene: Scene, owner: Watched, leaving: Sequence[Leaving]) -> tuple[Re
 
 def record(scene: Scene, name: str) -> Forecast:
     """Survey one product and write down what is its own. Returns what is at stake. Raises Fault."""
-    with scene.ledger.locked(PATIENCE):
+    with scene.ledger.locked(scene.patience):
         products = with_companions([name])
         memory = remember(scene.ledger, products)
         seen = survey(scene.host, products, memory)
@@ -167,7 +169,7 @@ def stop(scene: Scene, name: str, owner: Watched, *, alone: bool = False) -> Non
     seconds = scene.settings.stop_timeout
     if product.stop is None or seconds <= 0:
         return
-    with scene.ledger.locked(PATIENCE):
+    with scene.ledger.locked(scene.patience):
         memory = scene.ledger.memory(name)
         # A look of its own: since `before` the administrator may have stopped some, and started others.
         seen = survey(scene.host, [product], {})
@@ -243,7 +245,7 @@ def ask_after_all(scene: Scene, name: str) -> None:
     seconds = scene.settings.stop_timeout
     if product.stop is None or seconds <= 0:
         return
-    with scene.ledger.locked(PATIENCE):
+    with scene.ledger.locked(scene.patience):
         seen = survey(scene.host, [product], {})
         asked = [record for record in running(seen.records[name]) if record.source == "api"]
         if not asked:
@@ -254,10 +256,18 @@ def ask_after_all(scene: Scene, name: str) -> None:
         scene.ledger.log(name, "stopped", asked=[record.name for record in asked], not_down=dict(causes))
 
 
-def sweep_now(scene: Scene, names: Sequence[str], *, force: bool = False, limit: float = LIMIT) -> tuple[Report, float]:
-    """Survey, plan, carry out within so many seconds. Returns how it ended, and the seconds it took."""
+def sweep_now(
+    scene: Scene,
+    names: Sequence[str],
+    *,
+    force: bool = False,
+    limit: float = LIMIT,
+    hindered: Callable[[], str] = lambda: "",
+) -> tuple[Report, float]:
+    """Survey, plan, carry out within so many seconds, and while nothing hinders. Returns how it ended, and the seconds
+    it took."""
     began = time.monotonic()
-    with scene.ledger.locked(PATIENCE):
+    with scene.ledger.locked(scene.patience):
         products = with_companions(names)
         memory = remember(scene.ledger, products)
         for name in names:
@@ -268,7 +278,7 @@ def sweep_now(scene: Scene, names: Sequence[str], *, force: bool = False, limit:
         todo = decided(products, seen, names, force=force)
         taking = [product for product in products if product.name in todo.products]
         run = Run(now(), False, force)
-        done = carry_out(scene.host, scene.ledger, taking, seen, todo, run, limit=limit)
+        done = carry_out(scene.host, scene.ledger, taking, seen, todo, run, limit=limit, hindered=hindered)
     return done, time.monotonic() - began
 
 
@@ -296,7 +306,7 @@ def start_again(scene: Scene, name: str, owner: Watched | None) -> int:
     product = load(name)
     if product.start is None or not stands(scene.host, product):
         return 0  # before the lock is made: our own package may have been purged
-    with scene.ledger.locked(PATIENCE):
+    with scene.ledger.locked(scene.patience):
         memory = scene.ledger.memory(name)
         stopped = memory.stopped
         if stopped is None:
@@ -373,9 +383,14 @@ def telling(scene: Scene, *names: str) -> Iterator[None]:
         scene.say(f"{titles}: not all was cleaned: {fault}; finish with: leftovers clean {' '.join(names)}")
 
 
-def last_sweep(scene: Scene, going: Mapping[str, Going], names: Sequence[str]) -> None:
+def last_sweep(
+    scene: Scene, going: Mapping[str, Going], names: Sequence[str], hindered: Callable[[], str] = lambda: ""
+) -> None:
     """What the packages' own scripts have left, all products together: one may have been in use by another."""
-    swept = sweep_now(scene, names)
+    swept = sweep_now(scene, names, hindered=hindered)
+    with scene.ledger.locked(scene.patience):
+        gone = {snap for name in names for snap in load(name).snaps}
+        scene.ledger.remember_snaps(scene.ledger.snaps() - gone)
     after = swept[0].after
     told = 0
     for name in names:
@@ -424,7 +439,7 @@ def arrive(scene: Scene, comes: Iterable[Arriving], product_of: Mapping[str, str
     for each in comes:
         if each.package in product_of and not each.earlier:
             name = product_of[each.package]
-            with scene.ledger.locked(PATIENCE):
+            with scene.ledger.locked(scene.patience):
                 arrival.note(scene.host, scene.ledger, load(name), each.package, each.version)
 
 

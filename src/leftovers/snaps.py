@@ -17,7 +17,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from leftovers import moments, removal
@@ -70,6 +70,8 @@ def begin(scene: Scene, snap: str, change: str, *, stop: bool = True, limit: flo
     """A snap is being removed: once for each of snapd's changes its instances are asked to shut down (`stop`), and what
     lives is swept; what is data stays. Who comes second waits until the instances were asked, for after that his
     service may go, and does nothing; but what one who was killed has not swept is swept. Raises Fault."""
+    # Nobody comes after us: another snap's removal, or a person's clean, is waited for.
+    scene = replace(scene, patience=limit)
     name = product_of(snap)
     with turn(scene.host, snap, "asking"):
         going = removal.read_snap(scene.host, snap)
@@ -77,7 +79,7 @@ def begin(scene: Scene, snap: str, change: str, *, stop: bool = True, limit: flo
             seen = moments.record(scene, name)
             going = Going((change,), True, False, seen.running, seen.networks)
             removal.write_snap(scene.host, snap, going)
-            with scene.ledger.locked(moments.PATIENCE):
+            with scene.ledger.locked(scene.patience):
                 scene.ledger.remember_snaps({*scene.ledger.snaps(), snap})
             if stop:
                 try:
@@ -120,7 +122,7 @@ def turn(host: Host, snap: str, what: str, *, wait: bool = True) -> Iterator[boo
 
 def snapd_process(host: Host) -> Watched:
     """snapd itself: whose removal this is, for as long as it runs."""
-    for name in os.listdir(host.path("/proc")):
+    for name in host.listdir("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError):
                 if snapd.EXE.match(os.readlink(host.path(f"/proc/{name}/exe")).removesuffix(" (deleted)")):
@@ -135,36 +137,46 @@ def later() -> None:
 
 
 def settle(scene: Scene) -> None:
-    """What has become of the snaps that were here when we last looked. Waits for snapd to end what it is at."""
+    """What has become of the snaps that were here when we last looked, once snapd is at nothing with any of them.
+    Whatever begins meanwhile is waited for, too: nobody would call again."""
     names = known()
-    wait(scene.host, names)
-    listed = snapd.snaps(scene.host)
-    here = frozenset(names) & frozenset(listed)
-    before = scene.ledger.snaps()
+    until = time.monotonic() + CHANGE
+    while True:
+        wait(scene.host, names, until)
+        listed = snapd.snaps(scene.host)
+        settle_once(scene, names, frozenset(names) & frozenset(listed))
+        if snapd.snaps(scene.host).keys() == listed.keys() and snapd.busy(scene.host).isdisjoint(names):
+            return
+        if time.monotonic() > until:
+            return
+
+
+def settle_once(scene: Scene, names: Mapping[str, str], here: frozenset[str]) -> None:
     still = set(here)
+    before = scene.ledger.snaps()
     for snap in sorted(before | here):
         name = names.get(snap)
-        if name is None:
+        if name is None or at_it(scene.host, snap):
+            still |= {snap} & before
             continue
         going = removal.read_snap(scene.host, snap)
         try:
             if snap not in here:
-                gone(scene, name, going)
+                gone(scene, snap, name, going)
             elif going is not None or scene.ledger.memory(name).stopped is not None:
                 stayed(scene, snap, name, going)
             removal.write_snap(scene.host, snap, None)
         except Fault as fault:
             still.add(snap)  # to be tried again at the next boot
             scene.say(f"{load(name).title}: not all was cleaned: {fault}; finish with: leftovers clean {name}")
-    if still != before:
-        with scene.ledger.locked(moments.PATIENCE):
+    if still != scene.ledger.snaps():
+        with scene.ledger.locked(scene.patience):
             scene.ledger.remember_snaps(still)
 
 
-def wait(host: Host, names: dict[str, str]) -> None:
+def wait(host: Host, names: Mapping[str, str], until: float) -> None:
     """Until snapd is at no snap that is a product, be it that one is installed again, nor dpkg at snapd. Raises
     Unreadable."""
-    until = time.monotonic() + CHANGE
     while time.monotonic() < until:
         other = removal.read(host)
         dpkg = other is not None and start_time(host, other.owner.pid) == other.owner.start
@@ -173,9 +185,26 @@ def wait(host: Host, names: dict[str, str]) -> None:
         time.sleep(PAUSE)
 
 
-def gone(scene: Scene, name: str, going: Going | None) -> None:
-    """snapd has it no more: what it left goes, data outside its directories too."""
-    moments.last_sweep(scene, {name: going or Going((), True, True)}, [name])
+def at_it(host: Host, snap: str) -> str:
+    """What snapd does with a snap at this moment; "" for nothing. Raises Unreadable."""
+    return f"snapd is at {snap} again" if snap in snapd.busy(host) else ""
+
+
+def gone(scene: Scene, snap: str, name: str, going: Going | None) -> None:
+    """snapd has it no more: what it left goes, data outside its directories too. But only if somebody has seen it being
+    removed: that nothing is to be seen of it may also be a disk that is missing."""
+    removed = [change for change in snapd.changes(scene.host, snap) if change.whole and change.ready]
+    if going is None and not (removed and not removed[-1].status):
+        scene.say(f"{load(name).title}: snapd has no {snap} any more, and nothing tells why: leftovers scan {name}")
+        return
+
+    def hindered() -> str:
+        try:
+            return at_it(scene.host, snap) or (f"{snap} is installed" if snap in snapd.snaps(scene.host) else "")
+        except Fault as fault:
+            return str(fault)
+
+    moments.last_sweep(scene, {name: going or Going((), True, True)}, [name], hindered)
 
 
 def stayed(scene: Scene, snap: str, name: str, going: Going | None) -> None:
@@ -183,7 +212,10 @@ def stayed(scene: Scene, snap: str, name: str, going: Going | None) -> None:
     it disabled, without its services: that is finished by removing it again."""
     present, because = moments.presence_of(scene, name)
     if present is Presence.INSTALLED:
-        moments.tell_started(scene, name, moments.start_again(scene, name, None))
+        stopped = scene.ledger.memory(name).stopped
+        # That removal is over, though snapd, whose it was, lives on.
+        owner = Watched(*stopped.owner) if stopped else None
+        moments.tell_started(scene, name, moments.start_again(scene, name, owner))
     elif going is not None:
         report, _ = moments.sweep_now(scene, [name])
         left = [action for action in report.after.left() if action.product == name]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -47,17 +48,24 @@ def guarded(host: Host, name: str) -> bool:
 
 
 @dataclass
+class Work:
+    """A sweep that is under way: the process that does it, until when it is waited for, and who waits."""
+
+    pidfd: int
+    until: float
+    waiting: list[int] = field(default_factory=list)
+
+
+@dataclass
 class Watch:
-    """What is being done, and who waits for it."""
+    """What is watched, by file, and what is being done, by snap."""
 
     host: Host
     fan: int
     begin: Callable[[str, str], None]
     limit: float
     marked: dict[tuple[int, int], str] = field(default_factory=dict)
-    child: int = 0  # a pidfd
-    until: float = 0.0
-    waiting: list[int] = field(default_factory=list)
+    works: dict[str, Work] = field(default_factory=dict)
 
     def mark(self) -> bool:
         """Mark what is to be watched now. False when there is nothing. Raises Unreadable, OSError."""
@@ -77,12 +85,12 @@ class Watch:
                 found = os.fstat(file)
                 snap = self.marked.get((found.st_dev, found.st_ino), "")
                 change = self.removal(snap, pid) if snap else ""
-                if change and not self.child:
-                    self.child, self.until = self.start(snap, change), time.monotonic() + self.limit
-                if change and self.child:
-                    self.waiting.append(file)
-                else:
+                if not change:
                     self.answer(file)
+                    continue
+                if snap not in self.works:
+                    self.works[snap] = Work(self.start(snap, change, file), time.monotonic() + self.limit)
+                self.works[snap].waiting.append(file)
 
     def removal(self, snap: str, pid: int) -> str:
         """The change by which snapd, if it is snapd, is removing that snap without that a guard will tell; else ""."""
@@ -96,25 +104,27 @@ class Watch:
             return ""
         return change.id if change else ""
 
-    def start(self, snap: str, change: str) -> int:
+    def start(self, snap: str, change: str, file: int) -> int:
+        """Begin, in a process of its own. Returns a pidfd."""
         pid = os.fork()
         if pid == 0:
             try:
-                os.close(self.fan)  # who holds it is asked: if the watch dies, the kernel is to answer
+                # Who holds these is asked: if the watch dies, the kernel is to answer.
+                for fd in (self.fan, file, *(each for work in self.works.values() for each in work.waiting)):
+                    os.close(fd)
                 self.begin(snap, change)
             finally:
                 os._exit(0)
         return os.pidfd_open(pid)
 
-    def ended(self) -> None:
-        """The child is done, or has had its time: who waits goes on."""
+    def ended(self, snap: str) -> None:
+        """That process is done, or has had its time: who waits for it goes on."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
-        os.close(self.child)
-        self.child = 0
-        for file in self.waiting:
+        work = self.works.pop(snap)
+        os.close(work.pidfd)
+        for file in work.waiting:
             self.answer(file)
-        self.waiting.clear()
 
     def answer(self, file: int) -> None:
         with contextlib.suppress(OSError):
@@ -124,32 +134,34 @@ class Watch:
 
 def watch(host: Host, begin: Callable[[str, str], None], limit: float) -> None:
     """Call `begin(snap, change)` in a process of its own when snapd is about to remove a snap of a product that no
-    guard is up for; it waits until that returns, `limit` seconds at most. Returns when there is no such snap (any
-    more). Raises Unreadable; OSError when this kernel or container has no fanotify."""
+    guard is up for; it waits until that returns, `limit` seconds at most. SIGHUP has it look what is to be watched.
+    Returns when there is no such snap (any more). Raises Unreadable; OSError when this kernel or container has no
+    fanotify."""
+    called, caller = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGHUP, lambda *_: None)
+    signal.set_wakeup_fd(caller)
     fan = syscalls.fanotify_init()
     held = Watch(host, fan, begin, limit)
     needed = held.mark()
     tell("READY=1")  # who waits for that goes on now
-    if not needed:
-        return
     looked = time.monotonic()
-    while True:
-        now = time.monotonic()
-        if now >= looked + TURN or not held.marked:
-            tell("WATCHDOG=1")
-            looked = now
-            if not held.mark() and not held.child:
-                return
+    while needed or held.works:
         poll = select.poll()
-        for fd in (fan, held.child):
-            if fd:
-                poll.register(fd, select.POLLIN)
-        until = min([looked + TURN, *([held.until] if held.child else [])])
-        ready = {fd for fd, _ in poll.poll(max(0.0, until - now) * 1000)}
+        for fd in (fan, called, *(work.pidfd for work in held.works.values())):
+            poll.register(fd, select.POLLIN)
+        until = min([looked + TURN, *(work.until for work in held.works.values())])
+        ready = {fd for fd, _ in poll.poll(max(0.0, until - time.monotonic()) * 1000)}
         if fan in ready:
             held.events()
-        if held.child and (held.child in ready or time.monotonic() >= held.until):
-            held.ended()
+        for snap, work in list(held.works.items()):
+            if work.pidfd in ready or time.monotonic() >= work.until:
+                held.ended(snap)
+        if called in ready or time.monotonic() >= looked + TURN:
+            with contextlib.suppress(BlockingIOError):
+                os.read(called, 4096)
+            tell("WATCHDOG=1")
+            looked = time.monotonic()
+            needed = held.mark()
 
 
 def tell(text: str) -> None:

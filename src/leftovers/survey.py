@@ -226,8 +226,12 @@ def stands(host: Host, process: Object) -> bool:
 
 def snap_presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ...]]) -> tuple[Presence, str]:
     """How much of a snap there is. One that is disabled counts as installed, unless its last removal failed: then its
-    services are gone, snapd has the rest, and only another removal takes that. Raises Unreadable."""
-    known = snapd.snaps(host)
+    services are gone, snapd has the rest, and only another removal takes that. Where snapd cannot be asked it counts as
+    installed, and nothing of it goes."""
+    try:
+        known = snapd.snaps(host)
+    except Unreadable as fault:
+        return Presence.INSTALLED, f"for all that is known: {fault}"
     there = any(host.exists(path) for path in snapd.PROGRAMS)
     for name in product.snaps:
         snap = known.get(name)

@@ -34,15 +34,22 @@ def sweep(
     *,
     note: Callable[[Sequence[Outcome]], None],
     progress: Progress = lambda title, done, total: None,
+    hindered: Callable[[], str] = lambda: "",
 ) -> list[Outcome]:
-    """Do all of a plan. `note` is told the outcomes of each batch as it ends (the ledger)."""
+    """Do all of a plan. `note` is told the outcomes of each batch as it ends (the ledger). Before each `hindered` is
+    asked: a reason ends it, and nothing more is done."""
     kinds = {kind.name: kind for kind in KINDS}
     todo = batches(plan)
     total = sum(len(actions) for _, _, actions in todo)
     outcomes: list[Outcome] = []
     for verb, name, actions in todo:
         progress(kinds[name].title, len(outcomes), total)
-        done = do(host, kinds[name], verb, actions, scope, deadline.within(kinds[name].limit))
+        why = hindered()
+        done = (
+            [Outcome(action, Result.CHANGED, why, 0.0) for action in actions]
+            if why
+            else do(host, kinds[name], verb, actions, scope, deadline.within(kinds[name].limit))
+        )
         note(done)
         outcomes += done
     progress("", total, total)

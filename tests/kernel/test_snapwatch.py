@@ -169,3 +169,23 @@ def test_a_state_that_cannot_be_read_ends_it(made: Snapd) -> None:
     (made.root / "var/lib/snapd/state.json").write_text("{")
     made.read()
     assert made.log() == ""
+
+
+def test_one_that_comes_later_is_watched_too(made: Snapd) -> None:
+    """Another snap of a product loses its guard while the watch is there: it is told to look again."""
+    (made.root / "snap/lxd/x1/meta").mkdir(parents=True)
+    path = made.root / "snap/lxd/x1/meta/snap.yaml"
+    path.write_text("name: lxd\n")
+    made.watched(made.note(1.0))
+    both = {**INSTALLED, "lxd": {"active": True, "current": "x1"}}
+    made.says({}, both)
+    os.kill(made.watch, signal.SIGHUP)
+    time.sleep(0.3)
+    change = {"kind": "remove-snap", "data": {"snap-names": ["lxd"]}, "task-ids": ["1"]}
+    made.says({**REMOVAL, "changes": {**REMOVAL["changes"], "8": change}}, both)
+    # Both at once: each waits for its own.
+    first = subprocess.Popen([made.program, made.description], stdout=subprocess.DEVNULL)
+    time.sleep(0.3)
+    assert made.read(path=path) < 2.5
+    assert first.wait(10) == 0
+    assert sorted(made.log().splitlines()) == ["lxd 8", "microk8s 7"]

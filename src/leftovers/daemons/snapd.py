@@ -76,12 +76,20 @@ def snaps(host: Host) -> dict[str, Snap]:
 
 def changes(host: Host, snap: str) -> list[Change]:
     """What is done or was done with a snap, the latest last. Raises Unreadable."""
-    return [change for change in all_changes(host) if snap in change.snaps]
+    read = state(host)
+    tasks = mapping(read.get("tasks"))
+    found = (change_of(id, data, tasks, snap) for id, data in mapping(read.get("changes")).items())
+    return sorted(
+        (change for change in found if change and snap in change.snaps),
+        key=lambda change: (change.began, change.id.zfill(12)),
+    )
 
 
 def busy(host: Host) -> set[str]:
     """The snaps that snapd is at, whatever it does with them. Raises Unreadable."""
-    return {snap for change in all_changes(host) if not change.ready for snap in change.snaps}
+    read = state(host)
+    found = (change_of(id, data, {}, "") for id, data in mapping(read.get("changes")).items())
+    return {snap for change in found if change and not change.ready for snap in change.snaps}
 
 
 def removing(host: Host, snap: str) -> Change | None:
@@ -89,22 +97,18 @@ def removing(host: Host, snap: str) -> Change | None:
     return next((each for each in changes(host, snap) if each.whole and not each.ready and not each.status), None)
 
 
-def all_changes(host: Host) -> list[Change]:
-    read = state(host)
-    tasks = mapping(read.get("tasks"))
-    found = (change_of(id, data, tasks) for id, data in mapping(read.get("changes")).items())
-    return sorted((change for change in found if change), key=lambda change: (change.began, change.id.zfill(12)))
-
-
 def state(host: Host) -> Mapping[str, Any]:
-    """What snapd wrote down; nothing where it never was. Raises Unreadable."""
+    """What snapd wrote down; nothing where it is not. Raises Unreadable, also if it is there and its state is not: who
+    took that for no snaps would take all that they have for left over (a disk that was not mounted)."""
     try:
         read = json.loads(host.read(STATE, LIMIT))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if any(host.exists(path) for path in PROGRAMS):
+            raise Unreadable(STATE, "snapd is there, and has no state") from error
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise Unreadable(STATE, str(error)) from error
-    if not isinstance(read, dict):
+    if not isinstance(read, dict) or not isinstance(read.get("data"), dict):
         raise Unreadable(STATE, "not snapd's state")
     return read
 
@@ -121,21 +125,38 @@ def snap_of(name: str, data: Any) -> Snap | None:
     return Snap(name, data.get("active") is True, current, revisions)
 
 
-def change_of(id: str, data: Any, tasks: Mapping[str, Any]) -> Change | None:
+def change_of(id: str, data: Any, tasks: Mapping[str, Any], snap: str) -> Change | None:
+    """What a change is to one of its snaps: each has tasks of its own, and goes on when another one's fail
+    (overlord/snapstate/snapstate.go, RemoveMany)."""
     if not isinstance(data, dict):
         return None
     ids = data.get("task-ids")
     own = [mapping(tasks.get(task)) for task in (ids if isinstance(ids, list) else ()) if isinstance(task, str)]
+    concerned = names(mapping(data.get("data")).get("snap-names"))
+    if len(concerned) > 1:
+        own = [task for task in own if whose(task, tasks) in ("", snap)]
     numbers = [number for task in own if isinstance(number := task.get("status"), int) and number in BACK]
     return Change(
         str(id),
         str(data.get("kind", "")),
         BACK[max(numbers)] if numbers else "",
         str(data.get("ready-time") or "") > "0001-01-02",
-        names(mapping(data.get("data")).get("snap-names")),
+        concerned,
         tuple(str(task.get("kind")) for task in own),
         str(data.get("spawn-time", "")),
     )
+
+
+def whose(task: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
+    """The snap that a task is about; "" if it does not say. Some only name the task that does."""
+    data = mapping(task.get("data"))
+    if "snap-setup-task" in data:
+        data = mapping(mapping(tasks.get(str(data["snap-setup-task"]))).get("data"))
+    setup = mapping(data.get("snap-setup"))
+    name, key = mapping(setup.get("side-info")).get("name"), setup.get("instance-key")
+    if is_name(name):
+        return f"{name}_{key}" if key else str(name)
+    return str(mapping(data.get("hook-setup")).get("snap") or "")
 
 
 def names(value: Any) -> tuple[str, ...]:

@@ -87,7 +87,6 @@ def presence(host: Host, *mounts: Object) -> Presence:
 
 
 def test_how_much_there_is_of_a_snap(host: Host, states: dict[str, Any], request: pytest.FixtureRequest) -> None:
-    assert presence(host) is Presence.ABSENT, "snapd was never here"
     failed = Presence.REMOVED if "2.68" in request.node.name else Presence.INSTALLED  # 2.77 takes it back as a whole
     for key, expected in (
         ("installed", Presence.INSTALLED),
@@ -129,6 +128,7 @@ def test_a_state_that_is_none(host: Host, text: str) -> None:
     pathlib.Path(host.path(snapd.STATE)).write_text(text)
     try:
         assert snapd.snaps(host) == {} and snapd.changes(host, "x") == []
+        assert text.startswith('{"data": {')
     except Unreadable as error:
         assert snapd.STATE in str(error)
 
@@ -163,3 +163,27 @@ def test_what_snapd_is_at(host: Host, states: dict[str, Any]) -> None:
     for key, busy in (("installed", set()), (GUARDED + "install (a refresh)`", {"bystander"}), ("removed", set())):
         wrote(host, states[key])
         assert snapd.busy(host) == busy, key
+
+
+def test_one_of_two_fails(host: Host, states: dict[str, Any]) -> None:
+    """Each snap of a change has tasks of its own: what becomes of one says nothing of the other."""
+    state = states[GUARDED + "remove --purge bystander other`"]
+    wrote(host, state)
+    both = {snap: snapd.removing(host, snap) for snap in ("bystander", "other")}
+    assert all(change and change.snaps == ("bystander", "other") for change in both.values())
+    for kind in ("stop-snap-services", "discard-snap", "run-hook"):
+        clear = [task for task in state["tasks"].values() if task["kind"] == kind]
+        theirs = next(task for task in clear if snapd.whose(task, state["tasks"]) == "other")
+        theirs["status"] = 9
+        wrote(host, state)
+        assert snapd.removing(host, "bystander") is not None and snapd.removing(host, "other") is None, kind
+        theirs["status"] = 0
+
+
+def test_a_state_that_is_not_there(host: Host) -> None:
+    """A disk that is not mounted is no removal of all snaps; where snapd is not, there are none."""
+    with pytest.raises(Unreadable, match="snapd is there, and has no state"):
+        snapd.snaps(host)
+    assert presence(host) is Presence.INSTALLED
+    pathlib.Path(host.path("/usr/lib/snapd/snapd")).unlink()
+    assert snapd.snaps(host) == {} and presence(host) is Presence.ABSENT
