@@ -57,7 +57,8 @@ def guard(scene: Scene, unit: str) -> None:
     snap = snap_of(unit)
     change = snapd.removing(scene.host, snap) if product_of(snap) else None
     if change is not None:
-        begin(scene, snap, change.id)
+        # The sweep stops all services: one that is stopped for that must not wait for it.
+        begin(scene, snap, change.id, wait=False)
 
 
 def snap_of(unit: str) -> str:
@@ -66,10 +67,11 @@ def snap_of(unit: str) -> str:
     return found[1] if found else ""
 
 
-def begin(scene: Scene, snap: str, change: str, *, stop: bool = True, limit: float = LIMIT) -> None:
+def begin(scene: Scene, snap: str, change: str, *, stop: bool = True, wait: bool = True, limit: float = LIMIT) -> None:
     """A snap is being removed: once for each of snapd's changes its instances are asked to shut down (`stop`), and what
     lives is swept; what is data stays. Who comes second waits until the instances were asked, for after that his
-    service may go, and does nothing; but what one who was killed has not swept is swept. Raises Fault."""
+    service may go, and, who is to `wait`, for the end of the sweep; what one who was killed has not swept is swept.
+    Raises Fault."""
     # Nobody comes after us: another snap's removal, or a person's clean, is waited for.
     scene = replace(scene, patience=limit)
     name = product_of(snap)
@@ -86,7 +88,7 @@ def begin(scene: Scene, snap: str, change: str, *, stop: bool = True, limit: flo
                     moments.stop(scene, name, snapd_process(scene.host))
                 except Fault as fault:
                     scene.say(f"{load(name).title}: its instances are not asked to shut down: {fault}")
-    with turn(scene.host, snap, "sweeping", wait=False) as mine:
+    with turn(scene.host, snap, "sweeping", wait=wait) as mine:
         going = removal.read_snap(scene.host, snap) or going
         if not mine or going.swept:
             return

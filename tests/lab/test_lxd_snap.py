@@ -89,6 +89,7 @@ def test_removed_after_a_crash(machine: Machine, arrive: Arrive) -> None:
     leftovers(machine, "clean", "lxd-snap", "--yes", code=None)
     assert "/var/snap/lxd/" not in machine.read("/proc/self/mountinfo")
     assert remove(machine) == 0
+    idle(machine)
     said = leftovers(machine, "clean", "lxd-snap", "--yes", code=None)
     bring_home(machine)
     found = hoststate.compare(before, machine.snapshot(), keep=[f"^{k}" for k in KEPT], changed=[r"^sysctl "])

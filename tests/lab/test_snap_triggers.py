@@ -37,9 +37,18 @@ def lived(m: Machine, arrive: Arrive, **how: Any) -> dict[str, Any]:
     return before
 
 
-def idle(m: Machine, ours: str = "leftovers-snaps.service leftovers-watch.service") -> None:
+def idle(m: Machine, *ours: str) -> None:
     """Wait until our services have nothing to do; the watch is one of them if there is no snap of a product."""
-    m.run(f"for i in $(seq 600); do systemctl is-active -q {ours} || exit 0; sleep 0.1; done; exit 1")
+    names = " ".join(ours or ("leftovers-snaps.service", "leftovers-watch.service"))
+    m.run(
+        f"""
+        for i in $(seq 600); do
+            systemctl show -p ActiveState -p Job {names} | grep -Eqv '^(ActiveState=(inactive|failed)|Job=|)$' || exit 0
+            sleep 0.1
+        done
+        systemctl show -p Id -p ActiveState -p Job {names}; exit 1
+        """
+    )
 
 
 def settled(m: Machine, name: str = "microk8s") -> str:
@@ -257,3 +266,24 @@ def test_a_mount_that_hangs(machine: Machine, arrive: Arrive) -> None:
     assert microk8s.HUNG not in machine.run("cat /proc/self/mountinfo").out
     assert intact(machine) == list(PRECIOUS)
     microk8s.answers(machine)
+
+
+@pytest.mark.full
+@on_both
+def test_a_sweep_that_takes_long(machine: Machine, arrive: Arrive) -> None:
+    """It has ended the services, so snapd has nothing to wait for any more, and is not done itself."""
+    before = lived(machine, arrive)
+    machine.run(
+        """
+        systemd-run -q --unit=brake bash -c '
+            pid=$(systemctl show -P MainPID snap.microk8s.daemon-containerd)
+            until [ ! -e /proc/$pid/exe ]; do :; done
+            pkill -STOP -f hooks/snap-guard[.]py
+            sleep 8
+            pkill -CONT -f hooks/snap-guard[.]py'
+        """
+    )
+    done = machine.run("snap remove --purge microk8s", check=False, timeout=300)
+    assert done.code == 0, f"{done.err}\n{said(machine)}"
+    machine.run("systemctl reset-failed brake || true")
+    whole(machine, before, settled(machine))
