@@ -123,11 +123,11 @@ def test_of_xdp_and_tcx_by_name() -> None:
     pin(make_program(XDP, "cil_xdp_entry"), ROOT / "xdp")
     sh("ip", "link", "set", "eth0", "xdpgeneric", "pinned", str(ROOT / "xdp"))
     found = listed()
-    assert list(found) == ["xdp eth0 cil_xdp_entry", "tc eth0 tcx/ingress cil_from_netdev"]
+    assert list(found) == ["xdpgeneric eth0 cil_xdp_entry", "tc eth0 tcx/ingress cil_from_netdev"]
     assert set(act("bpf", found.values())) == set(found)
     assert set(listed()) == set(found)
     os.close(held)
-    until(lambda: list(listed()) == ["xdp eth0 cil_xdp_entry"])
+    until(lambda: list(listed()) == ["xdpgeneric eth0 cil_xdp_entry"])
 
 
 @private
@@ -141,5 +141,5 @@ def test_programs_are_not_cut_off_from_each_other() -> None:
     pin(make_program(XDP, "cil_xdp_entry"), ROOT / "xdp")
     sh("ip", "link", "set", "eth0", "xdpgeneric", "pinned", str(ROOT / "xdp"))
     causes = act("bpf", listed().values())
-    assert causes[f"{ROOT}/cilium/calls"] == "xdp eth0 cil_xdp_entry may need it"
+    assert causes[f"{ROOT}/cilium/calls"] == "xdpgeneric eth0 cil_xdp_entry may need it"
     assert Path(ROOT / "cilium/calls").exists() and not Path(ROOT / "cilium/map").exists()

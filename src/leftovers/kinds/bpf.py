@@ -42,8 +42,8 @@ class BpfObjects(Kind):
     Facts of a pin: path, name, what (link, program, map; directory, symlink; "pin" if the kernel does not tell),
     id (of the object), map_type (a number, 0 if none), mount (the bpffs), attach "".
     Facts of an attachment: name (of the program), what "attachment", id (of the program), maps (the ids of those that
-    it uses), attach (where: "tc eth0 clsact/ingress pref 1", "tc eth0 tcx/ingress", "xdp eth0", "cgroup /sys/fs/cgroup
-    cgroup_inet4_connect"), dev (the link), cgroup, type, filter (by which it is taken off), path "".
+    it uses), attach (where: "tc eth0 clsact/ingress pref 1", "tc eth0 tcx/ingress", "xdpdrv eth0", "cgroup
+    /sys/fs/cgroup cgroup_inet4_connect"), dev (the link), cgroup, type, filter (by which it is taken off), path "".
     Keys: the path; "ATTACH NAME" of an attachment.
     """
 

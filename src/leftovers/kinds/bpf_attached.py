@@ -49,15 +49,17 @@ TCX = {46: "tcx/ingress", 47: "tcx/egress"}
 GETLINK, GETQDISC, DELFILTER, GETFILTER = 18, 38, 45, 46
 LINK, TC = struct.Struct("=BBHiII"), struct.Struct("=B3xiIII")
 KIND, OPTIONS, BPF_ID = 1, 2, 11
-IFNAME, XDP, XDP_IDS = 3, 43, (4, 5, 6, 7)
+IFNAME, XDP = 3, 43
+# IFLA_XDP_*_PROG_ID, with the word of ip-link(8) for it: `xdp off` only ends the mode that the driver has by default.
+MODES = {5: "xdpdrv", 6: "xdpgeneric", 7: "xdpoffload"}
 CLSACT = 0xFFFF0000
 PARENTS = {0xFFFFFFF2: "clsact/ingress", 0xFFFFFFF3: "clsact/egress"}
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a program is attached: in words ("tc eth0 clsact/ingress", "xdp eth0", "cgroup /sys/fs/cgroup TYPE"), and
-    in numbers, as far as it can be taken off there."""
+    """Where a program is attached: in words ("tc eth0 clsact/ingress", "xdpdrv eth0", "cgroup /sys/fs/cgroup TYPE"),
+    and in numbers, as far as it can be taken off there."""
 
     at: str
     id: int
@@ -128,8 +130,9 @@ def at_links() -> Iterator[Place]:
         found = netlink.attributes(body, LINK.size)
         names[index] = name = netlink.text(found, IFNAME)
         xdp = netlink.attributes(found.get(XDP, b""))
-        for id in sorted({netlink.number(xdp, which) for which in XDP_IDS} - {0}):
-            yield Place(f"xdp {name}", id, name)
+        for which, mode in MODES.items():
+            if id := netlink.number(xdp, which):
+                yield Place(f"{mode} {name}", id, name)
     for index, name in names.items():
         for type, where in TCX.items():
             for id in queried(index, type):

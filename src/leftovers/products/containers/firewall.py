@@ -362,8 +362,8 @@ def detaching(obj: Object) -> str:
         _, handle, _, info = facts["filter"]
         where = "ingress" if "/ingress" in facts["attach"] else "egress"
         return f"tc filter delete dev {facts['dev']} {where} pref {info >> 16} handle {handle:#x} bpf"
-    if str(facts["attach"]).startswith("xdp "):
-        return f"ip link set dev {facts['dev']} xdp off"
+    if str(facts["attach"]).startswith("xdp"):
+        return f"ip link set dev {facts['dev']} {str(facts['attach']).split()[0]} off"
     return f"bpftool net show dev {facts['dev']}; bpftool link show; bpftool link detach id LINK"
 
 
