@@ -717,6 +717,18 @@ def test_policy_rules(host: Machine) -> None:
     assert not host.ask(been=True), "a mark and a table of small numbers alone are anybody's"
 
 
+def test_the_rule_of_calico_s_wireguard(host: Machine) -> None:
+    bit = 0x100000
+    own = rule(host, 99, 1, bit, bit, **{"not": True})
+    for words in ((98, 1, bit, bit), (99, 1, bit, 0x300000), (99, 2004, bit, bit), (99, 1, 0x300000, 0x300000)):
+        rule(host, *words, **{"not": True})
+    rule(host, 99, 2, bit, bit)
+    rule(host, 99, 1, bit, bit, family="ip6", **{"not": True})
+    assert host.gone(been=True) == set(), "anybody encrypts in this way"
+    host.link("wireguard.cali", type="wireguard")
+    assert host.gone(been=True) == {own, "link:wireguard.cali"}
+
+
 def test_the_route_to_the_proxy(host: Machine) -> None:
     facts = {"family": "ip", "table": 2004, "type": "local", "dst": "default", "dev": "lo", "protocol": 2}
     for key, differs in (

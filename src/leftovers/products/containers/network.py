@@ -248,7 +248,8 @@ def in_networks(addresses: Iterable[str], networks: Iterable[str]) -> str:
 # -- kinds that may not be there yet: routes, rules, addresses ------------------------------------------------------
 
 # dataplane_defs.go: felix' own number; bird's has a name and a number of its own (rtnetlink(7), RTPROT_BIRD).
-CALICO_ROUTES = ("80", "felix", "12", "bird")
+FELIX = ("80", "felix")
+CALICO_ROUTES = (*FELIX, "12", "bird")
 
 
 def route(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -262,13 +263,16 @@ def route(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         option = "-6 " if facts.get("family") == "ip6" else ""
         advice = f"ip {option}route delete local default dev lo table 2004"
         return shared(runtime, obj, case, "cilium", "a route of Cilium's", said, advice)
-    if str(facts.get("protocol")) not in CALICO_ROUTES or str(facts.get("type")) != "blackhole":
+    # By a card of the host's or tunl0 a route of felix leads to another node's pods; bird's there may be anybody's.
+    who, type = str(facts.get("protocol")), str(facts.get("type"))
+    if who not in CALICO_ROUTES or not (type == "blackhole" or (type == "unicast" and who in FELIX)):
         return None
     inner = in_networks([str(facts.get("dst", ""))], pod_networks(runtime, case))
     if not inner:
         return None
     said = Evidence("kernel", f"{inner} is of the pods' network, protocol {facts['protocol']}")
-    return shared(runtime, obj, case, "calico", "a route of Calico's", said, f"ip route delete blackhole {inner}")
+    words = "blackhole " if type == "blackhole" else ""
+    return shared(runtime, obj, case, "calico", "a route of Calico's", said, f"ip route delete {words}{inner}")
 
 
 # What is in table 2004: (table, type, destination, link).
@@ -299,9 +303,31 @@ def policy(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         if facts["table"] in (2004, 2005) or trace_of_cilium(runtime, case):
             return shared(runtime, obj, case, "cilium", "a rule of Cilium's", said, advice)
         return None  # marks and tables of small numbers are many people's
+    if encrypted(obj, case):
+        said = Evidence("kernel", f"all that is not marked {facts['fwmark']:#x} goes by the table {facts['table']}")
+        reason = "a rule of Calico's for its WireGuard"
+        return shared(runtime, obj, case, "calico", reason, said, advice)
     if facts.get("table") in (2004, 2005) and trace_of_cilium(runtime, case) and not rival(runtime, case, "cilium"):
         return Finding("perhaps a rule of Cilium's", (said,), proven=False, advice=advice)
     return None
+
+
+def encrypted(obj: Object, case: Case) -> bool:
+    """Whether a rule is felix' for its link of WireGuard (wireguard/wireguard.go; wireguardRoutingRulePriority is 99,
+    its table and the one bit of its mark are of ranges)."""
+    facts = obj.facts
+    link = "wg-v6.cali" if facts.get("family") == "ip6" else "wireguard.cali"
+    whole = all(facts.get(name, "") in ("", "all") for name in ("from", "to", "iif", "oif"))
+    return (
+        whole
+        and bool(facts.get("not"))
+        and facts.get("priority") == 99
+        and facts.get("action") == "lookup"
+        and 1 <= facts["table"] <= 250
+        and facts["fwmark"] == facts["fwmask"]
+        and bin(facts["fwmark"]).count("1") == 1
+        and case.is_proven("link", link)
+    )
 
 
 def moved(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
