@@ -63,11 +63,13 @@ def test_taken_off_the_root_cgroup(flags: int) -> None:
 @private
 def test_another_that_took_its_place_stays() -> None:
     """A cgroup that takes one only has the old one replaced; the kernel does not ask which is to go."""
-    at_cgroup(make_program(CONNECT4, "cil_sock4_conne"), CGROUP)
+    program = make_program(CONNECT4, "cil_sock4_conne")
+    at_cgroup(os.dup(program), CGROUP)
     (obj,) = listed().values()
     at_cgroup(make_program(CONNECT4, "mine"), CGROUP)
     assert act("bpf", [obj]) == {}
     assert at(CGROUP, 10) == ["mine"]
+    os.close(program)
 
 
 @private

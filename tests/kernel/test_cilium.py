@@ -147,6 +147,16 @@ def test_it_goes_and_the_host_is_never_cut_off(capsys: pytest.CaptureFixture[str
     before = state()
     like.microk8s()
     cilium()
+    attached_by = {
+        id: each["action"]
+        for id, each in plan(capsys, product="microk8s").items()
+        if id.startswith(("bpf:cgroup", "bpf:tc"))
+    }
+    assert attached_by == {
+        "bpf:cgroup /sys/fs/cgroup cgroup_inet4_connect cil_sock4_conne": "remove",
+        "bpf:tc eth0 clsact/ingress pref 1 cil_from_netdev": "remove",
+        "bpf:tc eth0 clsact/ingress pref 5 cil_from_netdev": "keep",
+    }, "the others go with what they hang on"
     with calling() as asked:
         said = clean(capsys)
         until(lambda: "cil_sock4_sendm" not in attached())

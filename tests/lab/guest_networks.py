@@ -4,6 +4,8 @@ names, types and addresses that kube-proxy, Calico and Cilium give; the keepaliv
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lab.machine import TOOLS, Machine, Recipe
 
 NETWORKS = Recipe(
@@ -66,7 +68,9 @@ ip rule add pref 99 not fwmark 0x100000/0x300000 lookup 1
 ip rule add pref 98 not fwmark 0x100000/0x100000 lookup 1
 ip route add 10.9.0.0/24 via 192.168.77.20 dev ens2 proto 80
 
-# -- sets
+# -- sets, rules; the snaps' directory is snapd's
+mkdir /var/snap
+for chain in INPUT FORWARD OUTPUT; do iptables -A $chain -s 192.0.2.1 -j RETURN; done
 ipset create KUBE-mine hash:mac
 ipset create cali-admin hash:net,net
 ipset create admin list:set
@@ -127,6 +131,61 @@ done
 """
 
 
+# -- programs: an administrator's at the root cgroup and on his card; Cilium's, beside them
+PROGRAMS = """
+import os
+from pathlib import Path
+from programs import *
+"""
+ADMIN_PROGRAMS = (
+    PROGRAMS
+    + """
+at_cgroup(make_program((18, 14, 1), "mine"), "/sys/fs/cgroup", MULTI, 14)
+at_cgroup(make_program(CONNECT4, "cil_sock4_conne"), "/sys/fs/cgroup", MULTI)
+at_tc(make_program(SCHED, "mine"), "ens2")
+pin(make_map(), "/sys/fs/bpf/cilium2")
+Path("/sys/fs/bpf/tc/globals").mkdir(parents=True)  # tc makes it
+"""
+)
+CILIUM_PROGRAMS = (
+    PROGRAMS
+    + """
+used = make_map()
+Path("/sys/fs/bpf/cilium/socketlb/links/cgroup").mkdir(parents=True)
+at_cgroup(make_program(CONNECT4, "cil_sock4_conne", uses=used), "/sys/fs/cgroup", MULTI)
+at_tc(make_program(SCHED, "cil_from_netdev", uses=used), "ens2", "ingress", "pref", "2")
+group = os.open("/sys/fs/cgroup", os.O_RDONLY)
+pin(link(make_program((18, 11, 1), "cil_sock6_conne"), group, 11), "/sys/fs/bpf/cilium/socketlb/links/cgroup/cil_sock6")
+pin(link(make_program(TCX_INGRESS, "cil_from_netdev", uses=used), index("ens2"), 46), "/sys/fs/bpf/cilium/tcx")
+pin(used, "/sys/fs/bpf/tc/globals/cilium_lb4_services_v2")
+pin(make_map(PROG_ARRAY), "/sys/fs/bpf/tc/globals/cilium_calls_hostns_02")
+"""
+)
+TOP = Path(__file__).resolve().parents[2]
+
+
+def python(m: Machine, program: str) -> None:
+    """Run a program that needs kernel/programs.py. Nothing of it stays in the host."""
+    for path, name in (
+        ("tests/kernel/programs.py", ""),
+        ("tests/kernel/sandbox.py", ""),
+        ("src/leftovers/syscalls.py", "leftovers/"),
+    ):
+        m.write(f"/run/programs/{name}{Path(path).name}", (TOP / path).read_text())
+    m.run(["env", "PYTHONPATH=/run/programs", "PYTHONDONTWRITEBYTECODE=1", "/usr/bin/python3", "-c", program])
+    m.run(["rm", "-r", "/run/programs"])
+
+
+def admin_things(m: Machine) -> None:
+    m.run(ADMIN)
+    python(m, ADMIN_PROGRAMS)
+
+
+def use(m: Machine) -> None:
+    m.run(PLUGINS)
+    python(m, CILIUM_PROGRAMS)
+
+
 def state(m: Machine) -> dict[str, str]:
     """What of these kinds there is, as their own tools tell it."""
     commands = (
@@ -136,5 +195,8 @@ def state(m: Machine) -> dict[str, str]:
         "ip rule; ip -6 rule",
         "ip route show table all; ip -6 route show table all",
         "ipset save",
+        "bpftool cgroup show /sys/fs/cgroup",
+        "bpftool net show",
+        "find /sys/fs/bpf",
     )
     return {command: "\n".join(sorted(m.run(command).out.splitlines())) for command in commands}

@@ -40,7 +40,7 @@ class BpfObjects(Kind):
     directory of that name) and of programs' names ("x_*": attachments).
 
     Facts of a pin: path, name, what (link, program, map; directory, symlink; "pin" if the kernel does not tell),
-    id (of the object), map_type (a number, 0 if none), mount (the bpffs), attach "".
+    id (of the object), map_type (a number, 0 if none), program (the id of a link's), mount (the bpffs), attach "".
     Facts of an attachment: name (of the program), what "attachment", id (of the program), maps (the ids of those that
     it uses), attach (where: "tc eth0 clsact/ingress pref 1", "tc eth0 tcx/ingress", "xdpdrv eth0", "cgroup
     /sys/fs/cgroup cgroup_inet4_connect"), dev (the link), cgroup, type, filter (by which it is taken off), path "".
@@ -146,6 +146,7 @@ def pin(point: str, path: str, status: os.stat_result) -> Object:
         "what": "pin",
         "id": 0,
         "map_type": 0,
+        "program": 0,
         "mount": point,
         "attach": "",
     }
@@ -173,8 +174,9 @@ def told(path: str) -> dict[str, Any]:
         os.close(fd)
     for name, what in IDS.items():
         if said.get(name, "").isdigit():
-            map_type = said.get("map_type", "0")
-            return {"what": what, "id": int(said[name]), "map_type": int(map_type) if map_type.isdigit() else 0}
+            map_type, program = said.get("map_type", "0"), said.get("prog_id", "0")
+            facts = {"what": what, "id": int(said[name]), "map_type": int(map_type) if map_type.isdigit() else 0}
+            return {**facts, "program": int(program) if what == "link" and program.isdigit() else 0}
     return {}
 
 

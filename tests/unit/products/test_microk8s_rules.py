@@ -821,7 +821,7 @@ def test_nft_rules_of_one_container(host: Machine) -> None:
 
 
 def pinned(host: Machine, path: str, id: int, map_type: int = 2) -> str:
-    facts = {"path": path, "name": path.rpartition("/")[2], "what": "map", "id": id, "map_type": map_type}
+    facts = {"path": path, "name": path.rpartition("/")[2], "what": "map", "id": id, "map_type": map_type, "program": 0}
     return host.add("bpf", path, (path,), mount="/sys/fs/bpf", attach="", **facts).id
 
 

@@ -319,8 +319,20 @@ def bpf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 def ends(obj: Object, case: Case) -> bool:
-    """Whether an attached program goes: by itself, or with its link."""
-    return case.is_proven("bpf", obj.key) or (bool(obj.facts["dev"]) and case.is_proven("link", obj.facts["dev"]))
+    """Whether an attached program goes: by itself, with its network link, or with its pinned link of BPF."""
+    return (
+        linked(obj, case)
+        or case.is_proven("bpf", obj.key)
+        or (bool(obj.facts["dev"]) and case.is_proven("link", obj.facts["dev"]))
+    )
+
+
+def linked(obj: Object, case: Case) -> bool:
+    """Whether a program hangs on a link of BPF that is pinned as the product's."""
+    return any(
+        pin.facts["what"] == "link" and pin.facts["program"] == obj.facts["id"] and pinned_by(pin.facts["path"])
+        for pin in case.proven("bpf")
+    )
 
 
 def attachment(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -329,7 +341,7 @@ def attachment(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     it is by a map that it uses, which is the very one that is pinned as Calico's or Cilium's."""
     facts = obj.facts
     name, place = str(facts["name"]), str(facts["attach"])
-    if facts["dev"] and case.is_proven("link", str(facts["dev"])):
+    if linked(obj, case) or (facts["dev"] and case.is_proven("link", str(facts["dev"]))):
         return None  # it goes with that
     pins = {
         pin.facts["id"]: pin
@@ -349,8 +361,8 @@ def attachment(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     finding = shared(runtime, obj, case, what, reason, used, advice)
     if finding is None or finding.role is not Role.LIVE or facts["cgroup"] or facts["filter"]:
         return finding
-    # Of XDP and tcx, which are attached by links of BPF since Linux 5.9 and 6.6: these have ended with their pins.
-    return Finding(f"{reason} on {facts['dev']}, unless it ended with its pin", (used,), proven=False, advice=advice)
+    # Of XDP or tcx, and not by a link that is pinned: others may have theirs in the same place by now.
+    return Finding(f"{reason} on {facts['dev']}", (used,), proven=False, advice=advice)
 
 
 def detaching(obj: Object) -> str:
