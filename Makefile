@@ -81,7 +81,7 @@ check-full: packages ## all tests (as root; takes long)
 .PHONY: check-guest
 check-guest: packages ## those of them that need a kernel of their own, in QEMU (as root)
 	@$(call install,$(FULL_DEPENDS))
-	@$(PYTEST) tests/lab/test_guest.py
+	@$(PYTEST) tests/lab/test_guest.py tests/lab/test_guest_networks.py
 
 .PHONY: deb
 deb: $(DEBS) ## build the Debian packages in dist/

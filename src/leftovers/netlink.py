@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "CREATE",
+    "GENERIC",
     "NETFILTER",
     "NFNETLINK",
     "ROUTE",
@@ -29,7 +30,7 @@ __all__ = [
     "text",
 ]
 
-ROUTE, NETFILTER = 0, 12
+ROUTE, NETFILTER, GENERIC = 0, 12, 16
 REQUEST, ACK, DUMP, DUMP_INTR, CREATE = 0x1, 0x4, 0x300, 0x10, 0x400
 ERROR, DONE = 2, 3
 SOL_NETLINK, CAP_ACK, GET_STRICT_CHK, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 270, 10, 12, 32, 33

@@ -12,6 +12,10 @@ import struct
 
 __all__ = [
     "bpf_obj_get",
+    "bpf_prog_by_id",
+    "bpf_prog_detach",
+    "bpf_prog_info",
+    "bpf_prog_query",
     "die_with_parent",
     "fanotify_allow",
     "fanotify_init",
@@ -41,9 +45,11 @@ SYS_PIDFD_GETFD = 438  # likewise (5.6)
 LOOP_CLR_FD = 0x4C01
 TUNGETDEVNETNS = 0x54E3  # include/uapi/linux/if_tun.h
 PR_SET_PDEATHSIG = 1
-# bpf(2): its number on each architecture (asm/unistd.h; 280 is the generic one), and one of its commands.
+# bpf(2): its number on each architecture (asm/unistd.h; 280 is the generic one), and some of its commands.
 SYS_BPF = {"x86_64": 321, "i686": 357, "armv7l": 386, "ppc64le": 361, "s390x": 351}
-BPF_OBJ_GET = 7
+BPF_OBJ_GET, BPF_PROG_DETACH, BPF_PROG_GET_FD_BY_ID, BPF_OBJ_GET_INFO_BY_FD, BPF_PROG_QUERY = 7, 9, 13, 15, 16
+# More programs than one place takes (BPF_CGROUP_MAX_PROGS, BPF_MPROG_MAX), more maps than one program (MAX_USED_MAPS).
+PLENTY = 64
 # include/uapi/linux/fanotify.h
 FAN_CLOEXEC = 0x1
 FAN_NONBLOCK = 0x2
@@ -116,17 +122,58 @@ def tun_netns(fd: int) -> int:
     return fcntl.ioctl(fd, TUNGETDEVNETNS)
 
 
+def bpf(command: int, attributes: ctypes.Array[ctypes.c_char], about: str) -> int:
+    """bpf(2); the kernel may write its answer into the attributes. Raises OSError."""
+    number = SYS_BPF.get(os.uname().machine, 280)
+    said: int = libc.syscall(
+        ctypes.c_long(number), ctypes.c_int(command), attributes, ctypes.c_uint(len(attributes))
+    )  # fmt: skip
+    if said < 0:
+        raise oserror("bpf", about)
+    return said
+
+
+def packed(form: str, *values: int | bytes) -> ctypes.Array[ctypes.c_char]:
+    data = struct.pack(form, *values)
+    return ctypes.create_string_buffer(data, len(data))
+
+
 def bpf_obj_get(path: str) -> int:
     """bpf(2), BPF_OBJ_GET: what is pinned at a path in a bpffs. Returns a file descriptor. Raises OSError."""
     name = ctypes.create_string_buffer(os.fsencode(path))
-    attributes = struct.pack("=QII", ctypes.addressof(name), 0, 0)
-    number = SYS_BPF.get(os.uname().machine, 280)
-    fd: int = libc.syscall(
-        ctypes.c_long(number), ctypes.c_int(BPF_OBJ_GET), ctypes.c_char_p(attributes), ctypes.c_uint(len(attributes))
-    )
-    if fd < 0:
-        raise oserror("bpf", path)
-    return fd
+    return bpf(BPF_OBJ_GET, packed("=QII", ctypes.addressof(name), 0, 0), path)
+
+
+def bpf_prog_query(target: int, type: int) -> list[int]:
+    """bpf(2), BPF_PROG_QUERY: the ids of the programs attached to a cgroup (its file descriptor) or a link (its index),
+    none of which are those above it. Raises OSError."""
+    ids = (ctypes.c_uint32 * PLENTY)()
+    # Whole: newer kernels write at the end of it (query.revision), however much was handed over.
+    attributes = packed("=IIIIQIIQQQQ", target, type, 0, 0, ctypes.addressof(ids), PLENTY, 0, 0, 0, 0, 0)
+    bpf(BPF_PROG_QUERY, attributes, f"attach type {type}")
+    count: int = struct.unpack_from("=I", attributes.raw, 24)[0]
+    return list(ids[:count])
+
+
+def bpf_prog_by_id(id: int) -> int:
+    """bpf(2), BPF_PROG_GET_FD_BY_ID. Returns a file descriptor. Raises OSError."""
+    return bpf(BPF_PROG_GET_FD_BY_ID, packed("=III", id, 0, 0), f"program {id}")
+
+
+def bpf_prog_info(fd: int) -> tuple[str, list[int]]:
+    """bpf(2), BPF_OBJ_GET_INFO_BY_FD of a program (struct bpf_prog_info): its name, the ids of its maps. Raises
+    OSError."""
+    ids = (ctypes.c_uint32 * PLENTY)()
+    info = packed("=52xIQ16s", PLENTY, ctypes.addressof(ids), b"")
+    bpf(BPF_OBJ_GET_INFO_BY_FD, packed("=IIQ", fd, len(info), ctypes.addressof(info)), f"fd {fd}")
+    count, _, name = struct.unpack("=52xIQ16s", info.raw)
+    return name.partition(b"\0")[0].decode(errors="replace"), list(ids[:count])
+
+
+def bpf_prog_detach(target: int, program: int, type: int) -> None:
+    """bpf(2), BPF_PROG_DETACH: take a program off a cgroup, both by their file descriptors. Raises OSError; ENOENT if
+    it does not hang there by itself."""
+    bpf(BPF_PROG_DETACH, packed("=IIII", target, program, type, 0), f"attach type {type}")
 
 
 def fanotify_init() -> int:

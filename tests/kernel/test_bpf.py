@@ -1,14 +1,13 @@
-"""Pins in a bpffs of the sandbox's own, of real maps, programs and links. What bpftool says of attachments is tested
-on what it printed (unit/kinds/test_bpf.py)."""
+"""Pins in a bpffs of the sandbox's own, of real maps, programs and links."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
 from pathlib import Path
 
+import programs
 import pytest
+from programs import make_map, make_program, pin
 from sandbox import private, sh
 from things import act, look
 
@@ -18,42 +17,12 @@ from leftovers.model import Object, Scope
 
 ROOT = Path("/sys/fs/bpf")
 ASKED = ("/sys/fs/bpf/cilium", "/sys/fs/bpf/tc/globals/cilium_*", "/run/cilium/bpffs")
-MAP_CREATE, PROG_LOAD, OBJ_PIN, LINK_CREATE = 0, 5, 6, 28
-ARRAY, XDP, ATTACH_XDP = 2, 6, 37
-PASS = struct.pack("<BBhi", 0xB7, 0, 0, 2) + struct.pack("<BBhi", 0x95, 0, 0, 0)  # r0 = XDP_PASS; exit
-
-
-def call(command: int, attributes: bytes) -> int:
-    number = syscalls.SYS_BPF.get(os.uname().machine, 280)
-    got: int = syscalls.libc.syscall(number, command, ctypes.c_char_p(attributes), len(attributes))
-    if got < 0:
-        raise OSError(ctypes.get_errno(), f"bpf({command}): {os.strerror(ctypes.get_errno())}")
-    return got
-
-
-def make_map(type: int = ARRAY) -> int:
-    return call(MAP_CREATE, struct.pack("=IIIII", type, 4, 4, 1, 0))
-
-
-def make_program() -> int:
-    code, license = ctypes.create_string_buffer(PASS), ctypes.create_string_buffer(b"GPL")
-    addresses = ctypes.addressof(code), ctypes.addressof(license)
-    return call(PROG_LOAD, struct.pack("=IIQQIIQII16sII", XDP, 2, *addresses, 0, 0, 0, 0, 0, b"cil_x", 0, ATTACH_XDP))
+ATTACH_XDP = 37
 
 
 def make_link(name: str) -> int:
     sh("ip", "link", "add", name, "type", "veth", "peer", f"{name}p")
-    index = int(Path(f"/sys/class/net/{name}/ifindex").read_text())
-    program = make_program()
-    link = call(LINK_CREATE, struct.pack("=IIII", program, index, ATTACH_XDP, 2))
-    os.close(program)
-    return link
-
-
-def pin(fd: int, path: str | Path) -> None:
-    name = ctypes.create_string_buffer(os.fsencode(path))
-    call(OBJ_PIN, struct.pack("=QII", ctypes.addressof(name), fd, 0))
-    os.close(fd)
+    return programs.link(make_program(), programs.index(name), ATTACH_XDP, 2)
 
 
 def listed(*asked: str) -> dict[str, Object]:

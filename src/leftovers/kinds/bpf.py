@@ -1,16 +1,15 @@
-"""BPF: what is pinned in the host's bpffs, and programs that are attached to links and cgroups.
+"""BPF: what is pinned in the host's bpffs, and programs that are attached to links and to the root cgroup.
 
-A pin is removed by its name, as a file. An attachment is only reported: that of a tc filter or of a program of a
-cgroup is taken back by what says where it hangs, and it may stand between others. But where the pin is that of a link
-(bpf_link), the attachment ends with it. So these go first, then programs, then maps; last those maps through which
-programs call each other (prog_array): the kernel empties one whose last pin is gone, even if a program that is still
-attached needs it, and then drops what that was to pass on (kernel/bpf/arraymap.c, prog_array_map_clear).
+A pin is removed by its name, as a file; where it is that of a link (bpf_link), the attachment ends with it. A program
+that hangs by itself in a filter of tc or at the cgroup is taken off there (kinds/bpf_attached.py); one of XDP is only
+reported. So links go first, then attachments, then programs, then maps; last those maps through which programs call
+each other (prog_array): the kernel empties one whose last pin is gone, even if a program that is still attached needs
+it, and then drops what that was to pass on (kernel/bpf/arraymap.c, prog_array_map_clear).
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +17,13 @@ from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 from leftovers import syscalls
-from leftovers.errors import ToolFault
 from leftovers.host import Host
+from leftovers.kinds.bpf_attached import attached, detach
 from leftovers.kinds.kind import Kind, Look
 from leftovers.model import Deadline, Listing, Object, Verb
 from leftovers.mountinfo import below
-from leftovers.run import find, run
 
-__all__ = ["BpfObjects", "attachments"]
+__all__ = ["BpfObjects"]
 
 # How many names are looked at in one bpffs.
 LIMIT = 100_000
@@ -33,18 +31,19 @@ LIMIT = 100_000
 # link has prog_id as well.
 IDS = {"link_id": "link", "map_id": "map", "prog_id": "program"}
 PROG_ARRAY = 3  # BPF_MAP_TYPE_PROG_ARRAY
-ORDER = ("link", "program", "symlink", "pin", "map")
+ORDER = ("link", "attachment", "program", "symlink", "pin", "map")
 BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_XDEV
 
 
 class BpfObjects(Kind):
     """Listed is what the scope asks for: patterns of paths ("/sys/fs/bpf/tc/globals/x_*": pins, and all below a
-    directory of that name) and of programs' names ("x_*": attachments, if bpftool is installed).
+    directory of that name) and of programs' names ("x_*": attachments).
 
     Facts of a pin: path, name, what (link, program, map; directory, symlink; "pin" if the kernel does not tell),
-    id (of the object), map_type (a number, 0 if none), mount (the bpffs), attach "".
-    Facts of an attachment: name (of the program), what "attachment", id (of the program), attach (where: "tc eth0
-    clsact/ingress", "xdp eth0", "cgroup /sys/fs/cgroup cgroup_inet4_connect"), path "".
+    id (of the object), map_type (a number, 0 if none), program (the id of a link's), mount (the bpffs), attach "".
+    Facts of an attachment: name (of the program), what "attachment", id (of the program), maps (the ids of those that
+    it uses), attach (where: "tc eth0 clsact/ingress pref 1", "tc eth0 tcx/ingress", "xdpdrv eth0", "cgroup
+    /sys/fs/cgroup cgroup_inet4_connect"), dev (the link), cgroup, type, filter (by which it is taken off), path "".
     Keys: the path; "ATTACH NAME" of an attachment.
     """
 
@@ -61,19 +60,25 @@ class BpfObjects(Kind):
             if mount.facts["fstype"] == "bpf" and mount.facts["host"] and not look.host.root:
                 point = str(mount.facts["point"])
                 objects.update((obj.key, obj) for obj in pins(point, paths, faults))
-        if names and not look.host.root and find("bpftool"):
+        if names and not look.host.root:
             try:
                 objects.update((obj.key, obj) for obj in attached(names, cgroup2(look)))
-            except ToolFault as fault:
-                faults.append(f"BPF programs: {fault}")
+            except OSError as error:
+                faults.append(f"BPF programs: {error.strerror or error}")
         return Listing(tuple(objects.values()), tuple(faults))
 
     def act(self, host: Host, verb: Verb, objects: Sequence[Object], deadline: Deadline) -> Mapping[str, str]:
-        causes = {}
+        causes: dict[str, str] = {}
+        stuck = ""
         for obj in sorted(objects, key=place):
             if obj.facts["what"] == "attachment":
-                causes[obj.id] = "an attached program is not taken off"
-            elif cause := unpin(obj):
+                cause = detach(obj)
+                stuck = stuck or (obj.key if cause else "")
+            elif stuck and obj.facts["map_type"] == PROG_ARRAY:
+                cause = f"{stuck} may need it"
+            else:
+                cause = unpin(obj)
+            if cause:
                 causes[obj.id] = cause
         return causes
 
@@ -141,6 +146,7 @@ def pin(point: str, path: str, status: os.stat_result) -> Object:
         "what": "pin",
         "id": 0,
         "map_type": 0,
+        "program": 0,
         "mount": point,
         "attach": "",
     }
@@ -168,8 +174,9 @@ def told(path: str) -> dict[str, Any]:
         os.close(fd)
     for name, what in IDS.items():
         if said.get(name, "").isdigit():
-            map_type = said.get("map_type", "0")
-            return {"what": what, "id": int(said[name]), "map_type": int(map_type) if map_type.isdigit() else 0}
+            map_type, program = said.get("map_type", "0"), said.get("prog_id", "0")
+            facts = {"what": what, "id": int(said[name]), "map_type": int(map_type) if map_type.isdigit() else 0}
+            return {**facts, "program": int(program) if what == "link" and program.isdigit() else 0}
     return {}
 
 
@@ -213,53 +220,3 @@ def cgroup2(look: Look) -> str:
         if mount.facts["host"] and mount.facts["fstype"] == "cgroup2" and mount.facts["root"] == "/"
     ]
     return min(points, key=len, default="")
-
-
-def attached(patterns: Sequence[str], cgroup: str) -> Iterator[Object]:
-    """Attached programs with such names. Raises ToolFault."""
-    programs = {
-        int(entry["id"]): str(entry.get("name", ""))
-        for entry in said(run(["bpftool", "-j", "prog", "show"]).out)
-        if isinstance(entry.get("id"), int)
-    }
-    if not any(fnmatchcase(name, pattern) for name in programs.values() for pattern in patterns):
-        return
-    for argv in (["net", "show"], ["cgroup", "tree", cgroup]):
-        if all(argv):
-            yield from attachments(run(["bpftool", "-j", *argv]).out, programs, patterns)
-
-
-def said(text: str) -> list[dict[str, Any]]:
-    """What bpftool printed: a list of objects. Raises ToolFault."""
-    try:
-        found = json.loads(text) if text.strip() else []
-    except (ValueError, RecursionError) as error:
-        raise ToolFault("bpftool", f"said something that is not JSON: {error}") from error
-    return many(found)
-
-
-def attachments(text: str, programs: Mapping[int, str], patterns: Sequence[str]) -> Iterator[Object]:
-    """The programs with such names in what `bpftool -j net show` or `bpftool -j cgroup tree` printed. The names there
-    are of the filters, if they are any: a program's own is known by its id. Raises ToolFault."""
-    for entry in said(text):
-        for at, program in where(entry):
-            number = program.get("prog_id", program.get("id", 0))
-            name = programs.get(number, "") if isinstance(number, int) else ""
-            if any(fnmatchcase(name, pattern) for pattern in patterns):
-                facts = {"path": "", "name": name, "what": "attachment", "id": number, "map_type": 0}
-                facts.update(mount="", attach=at)
-                yield Object("bpf", f"{at} {name}", (at, name, number), facts)
-
-
-def where(entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Where each program of an entry is attached, in words."""
-    for how in ("xdp", "tc"):
-        for program in many(entry.get(how)):
-            words = (how, str(program.get("devname", "")), str(program.get("kind", "")))
-            yield " ".join(filter(None, words)), program
-    for program in many(entry.get("programs")):
-        yield f"cgroup {entry.get('cgroup', '')} {program.get('attach_type', '')}", program
-
-
-def many(value: Any) -> list[dict[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

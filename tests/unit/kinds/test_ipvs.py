@@ -1,13 +1,16 @@
-"""/proc/net/ip_vs as the kernel prints it (net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_info_seq_show): written after that,
-since no kernel at hand has IPVS."""
+"""/proc/net/ip_vs as the kernel prints it (net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_info_seq_show). With a real IPVS:
+lab/test_guest_networks.py."""
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from leftovers import netlink
 from leftovers.host import Host
+from leftovers.kinds import ipvs
 from leftovers.kinds.ipvs import VirtualServers, parse
 from leftovers.kinds.kind import Look
 from leftovers.model import Deadline, Verb
@@ -44,6 +47,7 @@ def test_virtual_servers() -> None:
         "mark": 0,
         "scheduler": "rr",
         "servers": ["192.168.1.5:6443", "192.168.1.6:6443"],
+        "forwards": ["Masq"],
         "service": "-t 10.152.183.1:443",
     }
     assert found["-t [fd98::1]:443"].facts["servers"] == ["[fd00::5]:6443"]
@@ -59,12 +63,36 @@ def test_odd_lines(text: str) -> None:
     assert list(parse(f"{text}\n  -> C0A80105:192B Masq 1 0 0\n")) == []
 
 
-def test_listed_only_and_never_removed(tmp_path: Path) -> None:
+def test_removed_by_address_and_never_by_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(str(tmp_path))
     assert VirtualServers().survey(Look(host)).objects == ()
     (tmp_path / "proc/net").mkdir(parents=True)
     (tmp_path / "proc/net/ip_vs").write_text(TABLE)
     listing = VirtualServers().survey(Look(host))
     assert len(listing.objects) == 5 and listing.faults == ()
+    sent: list[netlink.Request] = []
+
+    def send(protocol: int, requests: list[netlink.Request]) -> list[int]:
+        assert protocol == netlink.GENERIC
+        sent.extend(requests)
+        return [0, errno.ESRCH, errno.EPERM, 0]
+
+    monkeypatch.setattr(ipvs, "family", lambda: 33)
+    monkeypatch.setattr(netlink, "send", send)
     causes = VirtualServers().act(host, Verb.REMOVE, listing.objects, Deadline(1))
-    assert len(causes) == 5 and (tmp_path / "proc/net/ip_vs").read_text() == TABLE
+    assert causes == {
+        "ipvs:-f 42": "is told by a mark, and by no address",
+        "ipvs:--sctp-service 192.168.0.1:80": "Operation not permitted",
+    }
+    assert len(sent) == 4 and {request.type for request in sent} == {33}
+    causes = VirtualServers().act(host, Verb.REMOVE, listing.objects[4:], Deadline(1))
+    assert len(causes) == 1 and len(sent) == 4
+
+
+def test_where_the_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(protocol: int, request: netlink.Request) -> bytes:
+        raise OSError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(netlink, "ask", ask)
+    (obj, *_) = parse(TABLE)
+    assert VirtualServers().act(Host(), Verb.REMOVE, [obj], Deadline(1)) == {obj.id: "No such file or directory"}

@@ -683,23 +683,125 @@ def test_routes(host: Machine) -> None:
     }
 
 
-def test_trap_10_policy_rules_are_only_shown(host: Machine) -> None:
+def rule(host: Machine, priority: int, table: int, mark: int = 0, mask: int = 0, **facts: Any) -> str:
+    known = {"family": "ip", "from": "all", "to": "all", "iif": "", "oif": "", "not": False, "action": "lookup"}
+    known |= {"priority": priority, "table": table, "fwmark": mark, "fwmask": mask, "plain": not mark, **facts}
+    key = f"{known['family']} {priority}: {mark:#x}/{mask:#x} {table}{known['iif']}"
+    return host.add("rule", key, (key,), **known).id
+
+
+def test_trap_10_the_rule_of_the_table_local(host: Machine) -> None:
+    at_100 = rule(host, 100, 255)
+    other_family = rule(host, 0, 255, family="ip6")
+    claim = host.ask(been=True)[at_100]
+    assert (claim.proven, claim.role) == (False, Role.ADMIN), "an administrator moves it, too"
     host.link("cilium_host")
-    host.add("rule", "9", ("9",), family="ip", priority=9, table=2004)
-    host.add("rule", "100", ("100",), family="ip", priority=100, table=255)
-    claims = host.ask(later("rule"), been=True)
-    assert not claims["rule:9"].proven and "rule:100" not in claims
+    assert at_100 in host.gone(been=True) and other_family not in host.ask(been=True)
+    host.process(80, "/usr/bin/cilium-agent", "cilium-agent")
+    assert host.ask(been=True)[at_100].role is Role.ADMIN
+    host.listed["process"].clear()
+    rule(host, 0, 255)
+    assert at_100 not in host.ask(been=True), "with one at 0 nobody needs to know"
 
 
-def test_addresses_and_virtual_servers(host: Machine) -> None:
-    host.add("address", "lo 10.0.1.1", ("a",), dev="lo", address="10.0.1.1", label="lo:microk8s")
-    host.add("address", "lo 10.0.1.2", ("b",), dev="lo", address="10.0.1.2", label="lo:mine")
-    assert host.gone(rules=later("address")) == {"address:lo 10.0.1.1"}
+def test_policy_rules(host: Machine) -> None:
+    own = {rule(host, 9, 2004, 0x200, 0xF00), rule(host, 10, 2005, 0xA00, 0xF00, family="ip6")}
+    small = rule(host, 1, 200, 0xD00, 0xF00)
+    like = {rule(host, 9, 2004, 0x200, 0xFF00), rule(host, 8, 2005), rule(host, 9, 2004, 0x200, 0xF00, iif="lo")}
+    mine = {rule(host, 9, 2006, 0x200, 0xF00), rule(host, 100, 255, 0x1, 0x1), rule(host, 109, 254, 0x80, 0x80)}
+    assert not host.ask(), "it has never been here"
+    assert host.gone(been=True) == {*own, small}, "the rules of its proxy tell that Cilium was here"
+    claims = host.ask(been=True)
+    assert not any(claims[id].proven for id in like) and not mine & set(claims)
+    host.listed["rule"] = [obj for obj in host.listed["rule"] if obj.id not in own]
+    assert not host.ask(been=True), "a mark and a table of small numbers alone are anybody's"
+
+
+def test_the_rule_of_calico_s_wireguard(host: Machine) -> None:
+    bit = 0x100000
+    own = rule(host, 99, 1, bit, bit, **{"not": True})
+    for words in ((98, 1, bit, bit), (99, 1, bit, 0x300000), (99, 2004, bit, bit), (99, 1, 0x300000, 0x300000)):
+        rule(host, *words, **{"not": True})
+    rule(host, 99, 2, bit, bit)
+    rule(host, 99, 1, bit, bit, family="ip6", **{"not": True})
+    assert host.gone(been=True) == set(), "anybody encrypts in this way"
+    host.link("wireguard.cali", type="wireguard")
+    assert host.gone(been=True) == {own, "link:wireguard.cali"}
+
+
+def test_the_route_to_the_proxy(host: Machine) -> None:
+    facts = {"family": "ip", "table": 2004, "type": "local", "dst": "default", "dev": "lo", "protocol": 2}
+    for key, differs in (
+        ("own", {}),
+        ("net", {"dst": "10.0.0.0/8"}),
+        ("table", {"table": 2006}),
+        ("dev", {"dev": "x"}),
+    ):
+        host.add("route", key, (key,), **{**facts, **differs})
+    assert host.gone(been=True) == {"route:own"} and not host.ask()
+
+
+def test_addresses(host: Machine) -> None:
+    facts = {"family": "ip", "prefixlen": 32, "label": ""}
+    host.add("address", "lo 10.0.1.1", ("a",), dev="lo", address="10.0.1.1", **{**facts, "label": "lo:microk8s"})
+    host.add("address", "lo 10.0.1.2", ("b",), dev="lo", address="10.0.1.2", **{**facts, "label": "lo:mine"})
+    for address, length in (("10.1.64.0", 32), ("10.1.64.0", 26), ("192.168.9.1", 32)):
+        key = f"tunl0 {address}/{length}"
+        host.add("address", key, (key,), dev="tunl0", address=address, **{**facts, "prefixlen": length})
+    assert host.gone() == {"address:lo 10.0.1.1", "address:tunl0 10.1.64.0/32"}
+    host.process(80, "/usr/bin/calico-felix", "calico-felix")
+    assert host.gone() == {"address:lo 10.0.1.1"}
+
+
+def virtual(host: Machine, service: str, servers: tuple[str, ...] = ("10.1.64.2:80",), forward: str = "Masq") -> str:
+    place = service.partition(" ")[2]
+    address, _, port = place.rpartition(":")
+    facts = {"protocol": "UDP" if service.startswith("-u") else "TCP", "address": address, "port": int(port)}
+    facts |= {"mark": 0, "scheduler": "rr", "servers": list(servers), "forwards": [forward] if servers else []}
+    return host.add("ipvs", service, (service,), service=service, **facts).id
+
+
+def test_virtual_servers(host: Machine) -> None:
+    host.link("kube-ipvs0", type="dummy", addresses=["10.152.183.1", "10.152.183.2", "10.152.183.3"])
+    host.link("eth0", type="", addresses=["192.168.1.5", "10.152.183.3"])
+    own = {virtual(host, "-t 10.152.183.1:443"), virtual(host, "-u 10.152.183.1:53", ())}
+    routed = virtual(host, "-t 10.152.183.2:80", forward="Route")
+    vip = virtual(host, "-t 10.152.183.3:80")
+    mine = virtual(host, "-t 192.168.1.5:80", ("192.168.1.6:80",))
+    assert host.gone() == set(), "it has never been here"
+    assert host.gone(been=True) - {"link:kube-ipvs0"} == own
+    claims = host.ask(been=True)
+    assert not claims[routed].proven and not claims[vip].proven and mine not in claims
+    assert claims[vip].advice == "ipvsadm -D -t 10.152.183.3:80"
+    host.process(80, "/usr/bin/kube-proxy", "kube-proxy")
+    assert host.gone(been=True) == set()
+
+
+def test_virtual_servers_of_a_dummy_of_somebody_s(host: Machine) -> None:
+    host.link("ipvs0", type="dummy", addresses=["10.152.183.1"])
+    host.link("kube-ipvs0", type="bridge", addresses=["10.152.183.1"])
+    virtual(host, "-t 10.152.183.1:443")
+    assert host.ask(been=True) == {}
+
+
+def test_virtual_servers_of_node_ports(host: Machine) -> None:
+    """They lead where the one on kube-ipvs0 leads, of the same protocol."""
     host.link("kube-ipvs0", type="dummy", addresses=["10.152.183.1"])
-    host.add("ipvs", "a", ("a",), address="10.152.183.1", port=443)
-    host.add("ipvs", "b", ("b",), address="192.168.1.5", port=80)
-    claims = host.ask(later("ipvs"), been=True)
-    assert not claims["ipvs:a"].proven and "ipvs:b" not in claims, "kinds/ipvs.py removes none"
+    own = {virtual(host, "-t 10.152.183.1:80", ("10.1.64.2:80", "10.1.64.3:80"))}
+    own |= {virtual(host, f"-t {address}:30080") for address in ("192.168.1.5", "127.0.0.1")}
+    shown = {
+        virtual(host, "-t 192.168.1.5:80"),
+        virtual(host, "-u 192.168.1.5:30080"),
+        virtual(host, "-t 192.168.1.5:30081", ("10.1.64.9:80",)),
+        virtual(host, "-t 192.168.1.5:30082", forward="Tunnel"),
+    }
+    mine = {
+        virtual(host, "-t 192.168.1.5:30083", ()),
+        virtual(host, "-t 192.168.1.5:30084", ("10.1.64.2:80", "192.168.1.6:80")),
+    }
+    assert host.gone(been=True) - {"link:kube-ipvs0"} == own
+    claims = host.ask(been=True)
+    assert {claims[id].role for id in shown} == {Role.ADMIN} and not mine & set(claims)
 
 
 def test_nft_rules_of_one_container(host: Machine) -> None:
@@ -718,11 +820,78 @@ def test_nft_rules_of_one_container(host: Machine) -> None:
     assert host.gone(rules=later("nftrule")) == {"nftrule:0", "nftrule:1"}
 
 
-def test_programs_of_the_kernel_are_only_shown(host: Machine) -> None:
-    for path in ("/sys/fs/bpf/tc/globals/cilium_lxc", "/sys/fs/bpf/tc/globals/cali_v4_nat", "/sys/fs/bpf/mine"):
-        host.add("bpf", path, (path,), path=path)
-    claims = host.ask(later("bpf"), been=True)
-    assert len(claims) == 2 and not any(claim.proven for claim in claims.values())
+def pinned(host: Machine, path: str, id: int, map_type: int = 2) -> str:
+    facts = {"path": path, "name": path.rpartition("/")[2], "what": "map", "id": id, "map_type": map_type, "program": 0}
+    return host.add("bpf", path, (path,), mount="/sys/fs/bpf", attach="", **facts).id
+
+
+def attached(host: Machine, name: str, at: str, maps: tuple[int, ...] = (), **facts: Any) -> str:
+    known = {"path": "", "name": name, "what": "attachment", "id": 70, "map_type": 0, "mount": "", "attach": at}
+    known |= {"maps": list(maps), "dev": "", "cgroup": "", "type": -1, "filter": [], **facts}
+    return host.add("bpf", f"{at} {name}", (at, name), **known).id
+
+
+TC = "/sys/fs/bpf/tc/globals"
+
+
+def test_pins_of_bpf(host: Machine) -> None:
+    own = {
+        pinned(host, path, 7)
+        for path in (
+            f"{TC}/cilium_lxc",
+            f"{TC}/cali_v4_nat",
+            f"{TC}/calico_x",
+            "/sys/fs/bpf/cilium",
+            "/sys/fs/bpf/calico/a",
+        )
+    }
+    for path in (f"{TC}/mine", f"{TC}/xcilium_x", "/sys/fs/bpf/cilium2", "/sys/fs/bpf/admin/cilium_x", "/mnt/cilium/x"):
+        pinned(host, path, 8)
+    assert host.gone(been=True) == own and host.ask() == {}
+    assert set(host.ask(been=True)) == own
+    host.process(80, "/usr/bin/cilium-agent", "cilium-agent")
+    assert host.gone(been=True) == {f"bpf:{TC}/cali_v4_nat", f"bpf:{TC}/calico_x", "bpf:/sys/fs/bpf/calico/a"}
+
+
+def test_attached_programs(host: Machine) -> None:
+    """By a map that is pinned: a name is anybody's, and is cut off."""
+    pins = {pinned(host, f"{TC}/cilium_lb4", 7)}
+    pinned(host, f"{TC}/mine", 8)
+    place = {"cgroup": "/sys/fs/cgroup", "type": 10}
+    at = "cgroup /sys/fs/cgroup cgroup_inet4_connect"
+    own = {
+        attached(host, "cil_sock4_conne", at, (6, 7), **place),
+        attached(host, "sock4_connect", at, (7,), **place),
+        attached(host, "cil_from_netdev", "tc eth0 clsact/ingress pref 1", (7,), dev="eth0", filter=[2, 1, 3, 65539]),
+    }
+    named = attached(host, "cil_sock6_conne", at, (8,), **place)
+    nobodys = attached(host, "sock6_connect", at, (8,), **place)
+    xdp = attached(host, "cil_xdp_entry", "xdpdrv eth0", (7,), dev="eth0")
+    assert host.ask() == {}
+    assert host.gone(been=True) == own | pins
+    claims = host.ask(been=True)
+    assert (claims[named].proven, claims[named].role) == (False, Role.ADMIN) and nobodys not in claims
+    assert claims[named].advice == "bpftool cgroup detach /sys/fs/cgroup cgroup_inet4_connect id 70"
+    assert (claims[xdp].proven, claims[xdp].role) == (False, Role.LIVE), "it counts, and nobody but him can end it"
+    assert claims[xdp].advice == "ip link set dev eth0 xdpdrv off"
+    host.process(80, "/usr/bin/cilium-agent", "cilium-agent")
+    assert host.gone(been=True) == set() and host.ask(been=True)[xdp].role is Role.ADMIN
+
+
+def test_maps_of_programs_stay_while_one_is_attached_that_needs_them(host: Machine) -> None:
+    calls = pinned(host, f"{TC}/cilium_calls", 9, firewall.PROG_ARRAY)
+    host.link("cilium_host")
+    attached(
+        host, "cil_from_host", "tc cilium_host clsact/ingress pref 1", (9,), dev="cilium_host", filter=[2, 1, 3, 65539]
+    )
+    taken = attached(
+        host, "cil_from_netdev", "tc eth0 clsact/ingress pref 1", (9, 7), dev="eth0", filter=[2, 1, 3, 65539]
+    )
+    pinned(host, f"{TC}/cilium_lb4", 7)
+    assert {calls, taken} < host.gone(been=True), "one goes with its link, and one is taken off"
+    attached(host, "cil_xdp_entry", "xdpdrv eth0", (9, 7), dev="eth0")
+    claim = host.ask(been=True)[calls]
+    assert not claim.proven and "xdpdrv eth0" in claim.evidence[0].text
 
 
 # -- mounts and files -----------------------------------------------------------------------------------------------

@@ -23,11 +23,15 @@ __all__ = ["Marker", "Runtime", "product"]
 
 # What kinds list only where a product asks for it.
 ASKED = {
-    "routes": ("protocol 80", "protocol 12 type blackhole"),
+    "routes": ("protocol 80", "protocol 12 type blackhole", "table 2004"),
+    "addresses": ("tunl0",),
     "nft_tables": ("inet cni_plugins_masquerade", "ip cni_hostport", "ip6 cni_hostport"),
     "bpf": (
         *("/sys/fs/bpf/tc/globals/cali_*", "/sys/fs/bpf/tc/globals/cilium_*"),
+        *("/sys/fs/bpf/tc/globals/calico_*", "/sys/fs/bpf/tc/globals/xdp_cali_*"),
         *("/sys/fs/bpf/calico", "/sys/fs/bpf/cilium", "cali_*", "cil_*"),
+        # Of Cilium before 1.12.
+        *("sock[46]_*", "from_netdev", "to_netdev", "handle_*"),
     ),
 }
 

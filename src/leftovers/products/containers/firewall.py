@@ -277,27 +277,106 @@ def ipset(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return shared(runtime, obj, case, what, f"a set of {what.capitalize()}'s", said, f"ipset destroy {name}")
 
 
+# Where each pins its own (felix/bpf/bpfdefs/defs.go; cilium pkg/bpf, pkg/defaults), and how it names its programs.
+PINS = (
+    ("cilium", re.compile(r"/sys/fs/bpf/(cilium(/.*)?|tc/globals/cilium_[^/]+)\Z"), ("cil_",)),
+    (
+        "calico",
+        re.compile(r"/sys/fs/bpf/(calico(/.*)?|tc/globals/(cali|calico|xdp_cali)_[^/]+)\Z"),
+        ("cali_", "xdp_cali"),
+    ),
+)
+PROG_ARRAY = 3  # BPF_MAP_TYPE_PROG_ARRAY
+
+
+def pinned_by(path: str) -> str:
+    return next((what for what, form, _ in PINS if form.match(path)), "")
+
+
 def bpf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """What Calico and Cilium pin in the file system of BPF, and what they attach (felix/bpf/bpfdefs, cilium bpf/).
-    Only shown: what is attached to a card of the host's or to its root cgroup works on, and who unpins the maps of such
-    a program loses the host's traffic."""
-    path = str(obj.facts.get("path") or "")
-    name = str(obj.facts.get("name") or path.rpartition("/")[2])
-    what = "cilium" if name.startswith(("cilium_", "cil_")) or "/cilium/" in path else ""
-    what = what or ("calico" if name.startswith(("cali_", "calico_", "xdp_cali_")) else "")
+    """What Calico and Cilium pin in the file system of BPF. The maps through which their programs call each other stay
+    as long as one that we cannot take off a card of the host's may need them: who unpins those loses the host's traffic
+    (kinds/bpf.py)."""
+    facts = obj.facts
+    if facts.get("what") == "attachment":
+        return attachment(runtime, obj, case)
+    path = str(facts.get("path") or "")
+    what = pinned_by(path)
+    if not what:
+        return None
+    said = Evidence("kernel", f"pinned at {path}")
+    reason, advice = f"a BPF object of {what.capitalize()}'s", f"rm {path}"
+    finding = shared(runtime, obj, case, what, reason, said, advice)
+    if finding is None or finding.role is not Role.LIVE or facts.get("map_type") != PROG_ARRAY:
+        return finding
+    for other in case.objects("bpf"):
+        if facts["id"] in other.facts.get("maps", ()) and not ends(other, case):
+            doubt = Evidence(
+                "kernel", f"{other.facts['name']}, attached to {other.facts['attach']}, may call through it"
+            )
+            return Finding(reason, (doubt, said), proven=False, advice=f"{advice}, once that is not attached any more")
+    return finding
+
+
+def ends(obj: Object, case: Case) -> bool:
+    """Whether an attached program goes: by itself, with its network link, or with its pinned link of BPF."""
+    return (
+        linked(obj, case)
+        or case.is_proven("bpf", obj.key)
+        or (bool(obj.facts["dev"]) and case.is_proven("link", obj.facts["dev"]))
+    )
+
+
+def linked(obj: Object, case: Case) -> bool:
+    """Whether a program hangs on a link of BPF that is pinned as the product's."""
+    return any(
+        pin.facts["what"] == "link" and pin.facts["program"] == obj.facts["id"] and pinned_by(pin.facts["path"])
+        for pin in case.proven("bpf")
+    )
+
+
+def attachment(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A program that Calico or Cilium attached to a card of the host's or to its root cgroup, where it works on when
+    they are gone (socket LB: cilium pkg/socketlb). Anybody may give such a name, and it is cut at 15 characters: proven
+    it is by a map that it uses, which is the very one that is pinned as Calico's or Cilium's."""
+    facts = obj.facts
+    name, place = str(facts["name"]), str(facts["attach"])
+    if linked(obj, case) or (facts["dev"] and case.is_proven("link", str(facts["dev"]))):
+        return None  # it goes with that
+    pins = {
+        pin.facts["id"]: pin
+        for pin in case.objects("bpf")
+        if pin.facts["what"] == "map" and pinned_by(pin.facts["path"])
+    }
+    pin = next((pins[id] for id in facts["maps"] if id in pins), None)
+    named = next((what for what, _, names in PINS if name.startswith(names)), "")
+    what = pinned_by(pin.facts["path"]) if pin else named
     if what not in runtime.brings or not trace(runtime, case):
         return None
-    attach = str(obj.facts.get("attach") or "")
-    said = Evidence("kernel", f"program {name} is attached to {attach}" if attach else f"pinned at {path}")
-    if attach:
-        # Names are cut at 15 characters, and anybody may give one: what is attached is only ever told.
-        return Finding(f"perhaps a program of {what.capitalize()}'s", (said,), proven=False, role=Role.ADMIN)
-    finding = shared(runtime, obj, case, what, f"a BPF object of {what.capitalize()}'s", said, f"rm {path}")
-    if finding is None or finding.role is not Role.LIVE:
+    reason, said = f"a program of {what.capitalize()}'s", Evidence("kernel", f"{name} is attached to {place}")
+    advice = detaching(obj)
+    if pin is None:
+        return Finding(f"perhaps {reason}", (said,), proven=False, role=Role.ADMIN, advice=advice)
+    used = Evidence("kernel", f"{name} is attached to {place}, and uses the map that is pinned at {pin.facts['path']}")
+    finding = shared(runtime, obj, case, what, reason, used, advice)
+    if finding is None or finding.role is not Role.LIVE or facts["cgroup"] or facts["filter"]:
         return finding
-    return Finding(
-        finding.reason, finding.evidence, proven=False, advice=f"rm {path}, once it is not attached any more"
-    )
+    # Of XDP or tcx, and not by a link that is pinned: others may have theirs in the same place by now.
+    return Finding(f"{reason} on {facts['dev']}", (used,), proven=False, advice=advice)
+
+
+def detaching(obj: Object) -> str:
+    """The command by which an attached program is taken off."""
+    facts = obj.facts
+    if facts["cgroup"]:
+        return f"bpftool cgroup detach {facts['cgroup']} {str(facts['attach']).rpartition(' ')[2]} id {facts['id']}"
+    if facts["filter"]:
+        _, handle, _, info = facts["filter"]
+        where = "ingress" if "/ingress" in facts["attach"] else "egress"
+        return f"tc filter delete dev {facts['dev']} {where} pref {info >> 16} handle {handle:#x} bpf"
+    if str(facts["attach"]).startswith("xdp"):
+        return f"ip link set dev {facts['dev']} {str(facts['attach']).split()[0]} off"
+    return f"bpftool net show dev {facts['dev']}; bpftool link show; bpftool link detach id LINK"
 
 
 def profile(runtime: Runtime, obj: Object, case: Case) -> Finding | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from leftovers.claims import Case, Finding
 from leftovers.evidence import cni
 from leftovers.model import Evidence, Object, Role
+from leftovers.products.containers.firewall import CILIUM
 from leftovers.products.containers.known import container_links, of, pod_links, trace
 from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.rivals import rival, shared
@@ -247,56 +248,202 @@ def in_networks(addresses: Iterable[str], networks: Iterable[str]) -> str:
 # -- kinds that may not be there yet: routes, rules, addresses ------------------------------------------------------
 
 # dataplane_defs.go: felix' own number; bird's has a name and a number of its own (rtnetlink(7), RTPROT_BIRD).
-CALICO_ROUTES = ("80", "felix", "12", "bird")
+FELIX = ("80", "felix")
+CALICO_ROUTES = (*FELIX, "12", "bird")
 
 
 def route(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """Routes of the pods' network: those by a link of ours go with it; a blackhole has no link (felix route_mgr.go)."""
+    """Routes of the pods' network: those by a link of ours go with it; a blackhole has no link (felix route_mgr.go).
+    And Cilium's way to its proxy, in a table of its own (cilium pkg/datapath/linux/linux_defaults, bpf/init.sh)."""
     facts = obj.facts
     if facts.get("dev") and case.is_proven("link", str(facts["dev"])):
         return Finding("a route to a pod", (Evidence("kernel", f"leads to {facts['dev']}"),))
-    if str(facts.get("protocol")) not in CALICO_ROUTES or str(facts.get("type")) != "blackhole":
+    if (str(facts.get("table")), facts.get("type"), facts.get("dst"), facts.get("dev")) in TO_PROXY:
+        said = Evidence("kernel", "local default dev lo table 2004, as Cilium has it")
+        option = "-6 " if facts.get("family") == "ip6" else ""
+        advice = f"ip {option}route delete local default dev lo table 2004"
+        return shared(runtime, obj, case, "cilium", "a route of Cilium's", said, advice)
+    # By a card of the host's or tunl0 a route of felix leads to another node's pods; bird's there may be anybody's.
+    who, type = str(facts.get("protocol")), str(facts.get("type"))
+    if who not in CALICO_ROUTES or not (type == "blackhole" or (type == "unicast" and who in FELIX)):
         return None
     inner = in_networks([str(facts.get("dst", ""))], pod_networks(runtime, case))
     if not inner:
         return None
     said = Evidence("kernel", f"{inner} is of the pods' network, protocol {facts['protocol']}")
-    return shared(runtime, obj, case, "calico", "a route of Calico's", said, f"ip route delete blackhole {inner}")
+    words = "blackhole " if type == "blackhole" else ""
+    return shared(runtime, obj, case, "calico", "a route of Calico's", said, f"ip route delete {words}{inner}")
+
+
+# What is in table 2004: (table, type, destination, link).
+TO_PROXY = {("2004", "local", dst, "lo") for dst in ("default", "0.0.0.0/0", "::/0")}
+# Cilium's rules of policy routing: priority, mark, mask and table (linux_defaults.go, pkg/proxy/routes.go,
+# bpf/init.sh).
+CILIUM_RULES = {
+    *((9, 0x200, 0xF00, 2004), (10, 0xA00, 0xF00, 2005), (10, 0xB00, 0xF00, 2005)),
+    *((1, 0xD00, 0xF00, 200), (1, 0xE00, 0xF00, 200), (1, 0xE00, 0xF00, 201)),
+}
+LOCAL = 255
+# Where it moves the lookup of the table "local" to, from 0.
+MOVED = 100
 
 
 def policy(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """Cilium's rules of policy routing are shown: to delete the wrong one cuts the host off (its `lookup local`
-    at 100 is the kernel's own, moved there from 0: cilium bpf/init.sh)."""
+    """Cilium's rules of policy routing, each in all its words. In the tables 2004 and 2005 nobody else looks up by such
+    a mark; a rule that is only like one is shown."""
     facts = obj.facts
-    if str(facts.get("table")) not in ("2004", "2005") or not any(
-        case.is_proven("link", name) for name, (_, what) in SINGLE.items() if what == "cilium"
-    ):
+    if facts.get("plain") and (facts.get("priority"), facts.get("table")) == (MOVED, LOCAL):
+        return moved(runtime, obj, case)
+    said = Evidence("kernel", f"priority {facts.get('priority')}, table {facts.get('table')}, as Cilium has it")
+    option = "-6 " if facts.get("family") == "ip6" else ""
+    advice = f"ip {option}rule delete priority {facts.get('priority')} lookup {facts.get('table')}"
+    whole = all(facts.get(name, "") in ("", "all") for name in ("from", "to", "iif", "oif")) and not facts.get("not")
+    words = tuple(facts.get(name) for name in ("priority", "fwmark", "fwmask", "table"))
+    if whole and facts.get("action") == "lookup" and words in CILIUM_RULES:
+        if facts["table"] in (2004, 2005) or trace_of_cilium(runtime, case):
+            return shared(runtime, obj, case, "cilium", "a rule of Cilium's", said, advice)
+        return None  # marks and tables of small numbers are many people's
+    if encrypted(obj, case):
+        said = Evidence("kernel", f"all that is not marked {facts['fwmark']:#x} goes by the table {facts['table']}")
+        reason = "a rule of Calico's for its WireGuard"
+        return shared(runtime, obj, case, "calico", reason, said, advice)
+    if facts.get("table") in (2004, 2005) and trace_of_cilium(runtime, case) and not rival(runtime, case, "cilium"):
+        return Finding("perhaps a rule of Cilium's", (said,), proven=False, advice=advice)
+    return None
+
+
+def encrypted(obj: Object, case: Case) -> bool:
+    """Whether a rule is felix' for its link of WireGuard (wireguard/wireguard.go; wireguardRoutingRulePriority is 99,
+    its table and the one bit of its mark are of ranges)."""
+    facts = obj.facts
+    link = "wg-v6.cali" if facts.get("family") == "ip6" else "wireguard.cali"
+    whole = all(facts.get(name, "") in ("", "all") for name in ("from", "to", "iif", "oif"))
+    return (
+        whole
+        and bool(facts.get("not"))
+        and facts.get("priority") == 99
+        and facts.get("action") == "lookup"
+        and 1 <= facts["table"] <= 250
+        and facts["fwmark"] == facts["fwmask"]
+        and bin(facts["fwmark"]).count("1") == 1
+        and case.is_proven("link", link)
+    )
+
+
+def moved(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The host's own lookup of the table "local", which Cilium takes from 0 to 100 to have its rules looked up before
+    (bpf/init.sh, move_local_rules_af). The kind puts the one at 0 back before it takes this one away (kinds/rules.py);
+    where that is there already, this one is not Cilium's doing alone, and harms nobody."""
+    family = obj.facts.get("family")
+    said = Evidence("kernel", f"from all lookup local is at {MOVED}, as Cilium has it, and not at 0")
+    still = any(
+        rule.facts.get("family") == family
+        and rule.facts.get("plain")
+        and (rule.facts.get("priority"), rule.facts.get("table")) == (0, LOCAL)
+        for rule in case.objects("rule")
+    )
+    seen = trace_of_cilium(runtime, case)
+    if still or not trace(runtime, case):
         return None
-    said = Evidence("kernel", f"priority {facts.get('priority')}, table {facts['table']}, as Cilium has it")
-    advice = f"ip rule delete priority {facts.get('priority')} lookup {facts['table']}"
-    return Finding("perhaps a rule of Cilium's", (said,), proven=False, advice=advice)
+    option = "-6 " if family == "ip6" else ""
+    advice = (
+        f"ip {option}rule add from all lookup local priority 0 && ip {option}rule delete from all lookup local "
+        f"priority {MOVED}"
+    )
+    reason = "the rule of the table local, moved by Cilium"
+    if not seen:  # an administrator with VRFs moves it as well
+        return Finding(f"perhaps {reason}", (said,), proven=False, role=Role.ADMIN, advice=advice)
+    finding = shared(runtime, obj, case, "cilium", reason, said, advice)
+    if finding is None or not finding.proven or finding.role is not Role.LIVE:
+        return finding
+    return Finding(finding.reason, (*finding.evidence, Evidence("kernel", seen)))
+
+
+def trace_of_cilium(runtime: Runtime, case: Case) -> str:
+    """What is proven the product's and can only be Cilium's: its plugin need not be the one that the product had."""
+    for name, (_, what) in SINGLE.items():
+        if what == "cilium" and case.is_proven("link", name):
+            return f"the link {name} of Cilium's is {runtime.possessive}"
+    for obj in case.proven("xtables"):
+        if CILIUM.match(str(obj.facts.get("chain", ""))):
+            return f"the chain {obj.facts['chain']} of Cilium's is {runtime.possessive}"
+    for obj in case.proven("bpf"):
+        if "/cilium" in str(obj.facts.get("path", "")):
+            return f"{obj.facts['path']} of Cilium's is {runtime.possessive}"
+    for obj in case.proven("rule"):
+        if obj.facts.get("table") in (2004, 2005):
+            return f"a rule with the table {obj.facts['table']} of Cilium's is {runtime.possessive}"
+    return ""
 
 
 def address(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """An address that the product gave the host, under a label of its own."""
-    if not runtime.label or obj.facts.get("label") != runtime.label:
+    """An address that the product gave the host, under a label of its own; and that which Calico gives the kernel's own
+    end of all IPIP tunnels, a link that nobody can delete (felix dataplane/linux/ipip_mgr.go)."""
+    facts = obj.facts
+    if facts.get("dev") == "tunl0" and facts.get("prefixlen") == 32:
+        inner = in_networks([str(facts["address"])], pod_networks(runtime, case))
+        said = Evidence("kernel", f"{inner} is of the pods' network")
+        advice = f"ip address delete {facts['address']}/32 dev tunl0"
+        return shared(runtime, obj, case, "calico", "an address of Calico's", said, advice) if inner else None
+    if not runtime.label or facts.get("label") != runtime.label:
         return None
     return Finding(f"an address that {runtime.title} gave the host", (Evidence("kernel", f"labelled {runtime.label}"),))
 
 
+# --service-node-port-range, by default.
+NODE_PORTS = range(30000, 32768)
+
+
 def ipvs(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """A virtual server of kube-proxy's: its address is on kube-ipvs0. The table is the whole host's (keepalived), so
-    it is only shown."""
+    """A virtual server of kube-proxy's. The table is the whole host's, so its address must stand on kube-ipvs0, which
+    is proven, and on no other link, and its packets go on as kube-proxy alone sends them (pkg/proxy/ipvs/proxier.go,
+    syncService; pkg/proxy/ipvs/util: the forwarding method is always Masq)."""
+    facts = obj.facts
     dummy = next((link for link in case.proven("link") if link.key == "kube-ipvs0"), None)
-    if (
-        dummy is None
-        or str(obj.facts.get("address", "")) not in dummy.facts["addresses"]
-        or rival(runtime, case, "kube")
-    ):
+    if dummy is None or not facts.get("address"):
         return None
-    said = Evidence("kernel", f"{obj.facts['address']} is an address of kube-ipvs0")
-    service = str(obj.facts.get("service", ""))
-    return Finding("a virtual server of kube-proxy's", (said,), proven=False, advice=f"ipvsadm -D {service}")
+    service = str(facts.get("service", ""))
+    reason, advice = "a virtual server of kube-proxy's", f"ipvsadm -D {service}"
+    if str(facts["address"]) not in dummy.facts["addresses"]:
+        return node_port(runtime, obj, case)
+    on = Evidence("kernel", f"{facts['address']} is an address of kube-ipvs0")
+    doubt = ""
+    if any(method != "Masq" for method in facts.get("forwards", ())):
+        doubt = f"sends packets on by {', '.join(facts['forwards'])}, as kube-proxy does not"
+    for link in case.objects("link"):
+        if link.facts["host"] and link.key != dummy.key and facts["address"] in link.facts["addresses"]:
+            doubt = f"{facts['address']} is an address of {link.key}, too"
+    if doubt:
+        return Finding(f"perhaps {reason}", (Evidence("kernel", doubt), on), proven=False, advice=advice)
+    return shared(runtime, obj, case, "kube", reason, on, advice)
+
+
+def node_port(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A node port's virtual server is on an address of the host's own, as a keepalived's. But it has the real servers
+    of its service's other one, on kube-ipvs0: all of them pods, whose addresses nobody else would write down. Without
+    any real server, or with another port than such have, it is only shown."""
+    facts = obj.facts
+    servers = set(facts.get("servers", ()))
+    if not servers or not all(in_networks([place_of(each)], pod_networks(runtime, case)) for each in servers):
+        return None
+    reason, advice = "a node port of kube-proxy's", f"ipvsadm -D {facts.get('service', '')}"
+    protocol = facts.get("protocol")
+    known = {
+        server
+        for other in case.proven("ipvs")
+        if other.facts["protocol"] == protocol
+        for server in other.facts["servers"]
+    }
+    said = Evidence("kernel", f"leads to {sorted(servers)[0]}, in the pods' network")
+    ours = servers <= known and facts.get("port") in NODE_PORTS and facts.get("forwards") == ["Masq"]
+    if not ours:
+        return Finding(f"perhaps {reason}", (said,), proven=False, role=Role.ADMIN, advice=advice)
+    return shared(runtime, obj, case, "kube", reason, said, advice)
+
+
+def place_of(server: str) -> str:
+    """The address in "ADDRESS:PORT"."""
+    return server.rpartition(":")[0].strip("[]")
 
 
 LATER = {"route": (route,), "rule": (policy,), "address": (address,), "ipvs": (ipvs,)}
