@@ -50,6 +50,7 @@ def notes(m: Machine) -> str:
     return said[1] if said else ""
 
 
+@pytest.mark.full
 @on_trixie
 def test_the_stand_in(machine: Machine) -> None:
     """It makes what MicroK8s makes, under names that can be computed, and changes nothing of the administrator's."""

@@ -39,6 +39,7 @@ def purge(m: Machine) -> None:
     m.run("base64 -d | tar -C /srv/data -xp", input=saved)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("machine", [HOST], indirect=True)
 def test_purged_without_us(machine: Machine, arrive: Arrive) -> None:
     before = lived(machine)
