@@ -139,6 +139,7 @@ def test_snapd_removes_it_and_we_are_there(machine: Machine, arrive: Arrive, con
     """The guard asks the instances to shut down, and sweeps before snapd deletes; the rest goes when snapd is done."""
     m = machine
     arrive(m)
+    idle(m)
     before = lived(m, confinement)
     done = m.run("snap remove --purge lxd", check=False, timeout=300)
     told = settled(m, "lxd")
