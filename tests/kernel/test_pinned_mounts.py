@@ -193,7 +193,8 @@ def stuck(monkeypatch: pytest.MonkeyPatch, point: str, flags: int) -> None:
     real = syscalls.umount2
 
     def umount2(path: str, given: int = 0) -> None:
-        if path == point and not given & flags:
+        directory, _, name = path.rpartition("/")  # it is below /proc, where we are then
+        if f"{os.readlink(directory)}/{name}" == point and not given & flags:
             signal.pause()
         real(path, given)
 
@@ -220,6 +221,24 @@ def hangs(detached: bool) -> None:
     left = {point for point in points() if mountinfo.below(point, "/srv/incus")}
     assert left == set(failed)
     assert "/srv/incus-admin" in points()
+
+
+def test_what_a_hung_child_stands_in_goes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One that waits for a server in the kernel does not end by SIGKILL, and has the mount above open.
+    stuck(monkeypatch, "/srv/incus/outer/5", syscalls.MNT_DETACH)
+    monkeypatch.setattr(os, "kill", lambda pid, number: None)
+    holds()
+
+
+@private
+def holds() -> None:
+    tmpfs("/srv/incus/outer")
+    tmpfs("/srv/incus/outer/5")
+    tmpfs("/srv/incus/used")
+    process = subprocess.Popen(["sleep", "1000"], cwd="/srv/incus/used")
+    failed = act("mount", [obj for obj in look("mount")["mount"].values() if below(obj)], seconds=20)
+    assert failed == {"/srv/incus/used": f"in use by pid {process.pid} (sleep)"}
+    assert {point for point in points() if mountinfo.below(point, "/srv/incus")} == {"/srv/incus/used"}
 
 
 def below(obj: Object) -> bool:

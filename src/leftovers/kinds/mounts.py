@@ -21,6 +21,7 @@ from typing import ClassVar
 
 from leftovers import mountinfo, syscalls
 from leftovers.host import Host
+from leftovers.kinds import mountpoint
 from leftovers.kinds.kind import Kind, Look
 from leftovers.kinds.processes import namespace
 from leftovers.model import Deadline, Listing, Object, Verb
@@ -242,9 +243,9 @@ def in_children(host: Host, group: Sequence[Object], deadline: Deadline) -> dict
     waits for a server then but the kernel."""
     failed: dict[str, str] = {}
     todo = {obj.id: obj for obj in group}
-    hung: set[str] = set()
+    hung: dict[str, int] = {}
     while todo:
-        said, at_work = in_child(host, list(todo.values()), hung, deadline)
+        said, at_work, child = in_child(host, list(todo.values()), hung, deadline)
         failed.update({id: cause for id, cause in said.items() if cause})
         todo = {id: obj for id, obj in todo.items() if id not in said}
         if deadline.passed() or not at_work:
@@ -252,14 +253,15 @@ def in_children(host: Host, group: Sequence[Object], deadline: Deadline) -> dict
         if at_work in hung:
             failed[at_work] = HUNG
             del todo[at_work]
-        hung.add(at_work)
+        hung[at_work] = child
     return failed | dict.fromkeys(todo, HUNG)
 
 
 def in_child(
-    host: Host, group: Sequence[Object], hung: Collection[str], deadline: Deadline
-) -> tuple[dict[str, str], str]:
-    """One child's work: what it said of each mount that it is done with, and which one it hung at, "" if it did not.
+    host: Host, group: Sequence[Object], hung: Mapping[str, int], deadline: Deadline
+) -> tuple[dict[str, str], str, int]:
+    """One child's work: what it said of each mount that it is done with, which one it hung at, "" if it did not, and
+    its pid if it has not even ended by SIGKILL, else 0. `hung`: where others did, and the same of them.
 
     The child writes lines of JSON: [object id, true] when it asks the kernel to undo a mount, [object id, false] when
     that came back, [object id, cause or ""] when it is done with it.
@@ -286,8 +288,9 @@ def in_child(
     os.close(reader)
     if reaped(child, deadline.within(1.0 if not at_work else 0.0)) is None:
         os.kill(child, signal.SIGKILL)
-        reaped(child, Deadline(0.5))
-    return said, at_work
+        if reaped(child, Deadline(0.5)) is None:
+            return said, at_work, child  # which nobody else is given as long as we do not wait for it
+    return said, at_work, 0
 
 
 def collect(reader: int, deadline: Deadline) -> tuple[dict[str, str], str]:
@@ -323,7 +326,7 @@ def reaped(child: int, deadline: Deadline) -> int | None:
 
 
 def unmount(
-    host: Host, group: Sequence[Object], hung: Collection[str], report: Callable[[Object, str | bool], None]
+    host: Host, group: Sequence[Object], hung: Mapping[str, int], report: Callable[[Object, str | bool], None]
 ) -> None:
     """In the child: enter the namespace of these mounts and undo them, children before parents.
 
@@ -333,6 +336,8 @@ def unmount(
        otherwise the kernel carries the unmount over to them (mount_namespaces(7), "propagation"), and that may be
        the tree that an administrator bound here, in this namespace or in another one;
     4. then umount2, and what is busy is left mounted: who uses it is the cause.
+
+    Both by the very mount that was listed: see mountpoint.py.
     """
     # Before we enter: /proc in there may be another one, or none.
     proc = os.open(host.path("/proc"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -346,8 +351,8 @@ def unmount(
             for obj in group:
                 report(obj, f"its mount namespace cannot be entered: {error.strerror or error}")
             return
-    with open(at(proc, "self/mountinfo"), "rb") as told:
-        present = {mount.id: mount for mount in mountinfo.parse(told.read())}
+    os.fchdir(proc)
+    present = mountpoint.listed(proc)
     going: dict[int, Object] = {}
     for obj in group:
         mount = present.get(obj.facts["id"])
@@ -368,14 +373,15 @@ def unmount(
         parent = present.get(mount.parent)
         if parent and parent.id in going and parent.shared and parent.id not in private:
             try:
-                make_private(parent, present)
+                report(obj, True)
+                mountpoint.make_private(proc, parent)
                 private.add(parent.id)
             except OSError as error:
                 staying = [mount for mount in present.values() if mount.id not in going]
                 if any(peer.shared == parent.shared for peer in (*staying, *home)):
                     report(obj, f"cannot make {parent.point} private: {error.strerror}")
                     continue
-        cause = undo(proc, mount, partial(report, obj), detach=obj.id in hung)
+        cause = undo(proc, mount, partial(report, obj), hung.values(), detach=obj.id in hung)
         if not cause:
             del present[number]
         report(obj, cause)
@@ -398,43 +404,43 @@ def leaves_first(going: Mapping[int, Object], children: Mapping[int, Sequence[in
     return order
 
 
-def make_private(mount: Mount, present: Mapping[int, Mount]) -> None:
-    """Take one mount out of its peer group. Raises OSError also when something is mounted over its root, since
-    the path would then lead to that."""
-    if any(other.point == mount.point and other.parent == mount.id for other in present.values()):
-        raise OSError(errno.EBUSY, "something is mounted over it", mount.point)
-    syscalls.mount_propagation(mount.point, syscalls.MS_PRIVATE)
-
-
-def undo(proc: int, mount: Mount, tell: Callable[[bool], None], detach: bool = False) -> str:
-    """Unmount one mount that has nothing below it. Returns the cause of a failure, or ""."""
+def undo(
+    proc: int, mount: Mount, tell: Callable[[bool], None], ours: Collection[int] = (), detach: bool = False
+) -> str:
+    """Unmount one mount that has nothing below it. Returns the cause of a failure, or "". `ours`: the pids of children
+    that hung."""
     try:
         tell(True)
-        syscalls.umount2(mount.point, syscalls.UMOUNT_NOFOLLOW | (syscalls.MNT_DETACH if detach else 0))
+        mountpoint.unmount(proc, mount, syscalls.MNT_DETACH if detach else 0, quiet=detach)
         return ""
+    except mountpoint.Elsewhere as error:
+        return str(error.strerror)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOENT):
             return ""  # not a mount point any more
         if error.errno != errno.EBUSY and not mount.fstype.startswith("fuse"):
             return error.strerror or str(error)
     tell(False)
-    users = holders(proc, mount)
+    found = holders(proc, mount)
+    users = [user for pid, user in found.items() if pid not in ours]
     if users:
         return f"in use by {', '.join(users[:5])}"
-    if not mount.fstype.startswith("fuse"):
+    if not found and not mount.fstype.startswith("fuse"):
         return "in use by the kernel (a loop device, swap or an export on it)"
     try:
-        # A FUSE mount whose server is dead has nothing to lose by being detached (lxc/lxcfs#204).
-        syscalls.umount2(mount.point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+        # A FUSE mount whose server is dead has nothing to lose by being detached (lxc/lxcfs#204); nor has one that
+        # only a child of ours holds, which hangs at a mount that was in it and never comes back.
+        tell(True)
+        mountpoint.unmount(proc, mount, syscalls.MNT_DETACH, quiet=True)
         return ""
     except OSError as error:
         return error.strerror or str(error)
 
 
-def holders(proc: int, mount: Mount) -> list[str]:
-    """Processes that keep a mount busy: by an open file (mnt_id in fdinfo), a working or a root directory. `proc` is
-    the host's /proc, open. Nothing on the mount itself is asked."""
-    found = []
+def holders(proc: int, mount: Mount) -> dict[int, str]:
+    """The pids and names of processes that keep a mount busy: by an open file (mnt_id in fdinfo), a working or a root
+    directory. `proc` is the host's /proc, open. Nothing on the mount itself is asked."""
+    found = {}
     for pid in sorted(names(proc, ".")):
         if not pid.isdigit():
             continue
@@ -448,7 +454,7 @@ def holders(proc: int, mount: Mount) -> list[str]:
         except OSError:
             continue
         if busy:
-            found.append(f"pid {pid} ({name})")
+            found[int(pid)] = f"pid {pid} ({name})"
     return found
 
 
