@@ -240,7 +240,16 @@ def read(host: Host, *processes: Object) -> dict[str, Record]:
 
 
 def process(exe: str, *argv: str, **facts: Any) -> Object:
-    known = {"pid": 5, "exe": exe, "argv": [exe, *argv], "nested": False, "uid": 0, "mntns": 1, "start": 9}
+    known = {
+        "pid": 5,
+        "exe": exe,
+        "argv": [exe, *argv],
+        "nested": False,
+        "uid": 0,
+        "mntns": 1,
+        "our_mnt": True,
+        "start": 9,
+    }
     known |= {"cgroup": "/", **facts}
     return Object("process", "5", (5, 9), known)
 

@@ -13,7 +13,7 @@ from leftovers.products.containers.names import TASKS, Runtime
 
 __all__ = [
     *("Chain", "addresses", "chains", "container_links", "containers", "grounds", "holds", "located", "pod_links"),
-    *("pod_uids", "relative", "trace", "unmounted"),
+    *("pod_uids", "relative", "runs_own", "trace", "unmounted"),
 ]
 
 
@@ -91,6 +91,19 @@ def unmounted(process: Object, case: Case) -> str:
     )
     record = table.get(process.key)
     return str(record.facts["exe"]) if record and record.facts["start"] == process.facts["start"] else ""
+
+
+def runs_own(runtime: Runtime, case: Case, process: Object) -> bool:
+    """Whether a process runs a file of the product's snap (reading.is_own): in another mount namespace than the host's
+    a path alone says nothing."""
+    if process.facts["nested"] or not below(real_exe(process), runtime.programs):
+        return False
+    table: dict[str, Record] = case.cached(
+        "containers.own",
+        lambda: {record.name: record for record in case.records_of("own") if record.source != "ledger"},
+    )
+    record = table.get(process.key)
+    return bool(process.facts["our_mnt"]) or (record is not None and record.facts["start"] == process.facts["start"])
 
 
 def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:

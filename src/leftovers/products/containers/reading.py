@@ -13,8 +13,8 @@ from leftovers.evidence import cni, containerd, docker_store, files, kubelet, sn
 from leftovers.host import Host
 from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
-from leftovers.model import Presence, Record
-from leftovers.mountinfo import below
+from leftovers.model import Object, Presence, Record
+from leftovers.mountinfo import below, place
 from leftovers.products.containers.known import addresses, containers, holds, located, pod_uids
 from leftovers.products.containers.names import TASKS, Marker, Runtime
 from leftovers.products.containers.rivals import FILES, PROGRAMS, USERS, shim_argv
@@ -73,16 +73,42 @@ def read_shims(runtime: Runtime, look: Look) -> Answer:
             continue
         if runtime.namespaces and told["namespace"] not in runtime.namespaces:
             continue
-        try:
-            cwd = os.readlink(look.host.path(f"/proc/{process.key}/cwd")).removesuffix(" (deleted)")
-        except OSError:
-            continue
-        bundles = {f"{state}/{TASKS}/{told['namespace']}/{told['id']}" for state in states}
-        # By its own file where its directory is not proven its own, for somebody else may be a user of that.
-        if cwd in bundles or (not states and below(real_exe(process), runtime.programs)):
-            facts = {"start": process.facts["start"], "bundle": cwd, **told}
+        inner = f"/{TASKS}/{told['namespace']}/{told['id']}"
+        # By its own file too where its directory is not proven its own, for somebody else may be a user of that.
+        tops = states or ((runtime.state,) if is_own(runtime, look, process) else ())
+        bundle = stands_in(case, look.host, process, tuple(f"{top}{inner}" for top in tops))
+        if bundle:
+            facts = {"start": process.facts["start"], "bundle": bundle, **told}
             records.append(Record("shim", process.key, "kernel", facts))
     return records, []
+
+
+def stands_in(case: Case, host: Host, process: Object, directories: tuple[str, ...]) -> str:
+    """Which of these directories of the host is a process' own, "" if none is. In a mount namespace of its own, as a
+    strict snap has one, the same path may be anything: there what counts is the file system, and the place on it."""
+    if process.facts["our_mnt"]:
+        try:
+            path = os.readlink(host.path(f"/proc/{process.key}/cwd")).removesuffix(" (deleted)")
+        except OSError:
+            path = ""
+        return path if path in directories else ""
+    found = snap_program.lies(host, process, "cwd") if directories else None
+    wanted = (found[0].majmin, found[1].removesuffix("//deleted")) if found else None
+    return next((path for path in directories if wanted and place(case.mounts(), path) == wanted), "")
+
+
+def is_own(runtime: Runtime, look: Look, process: Object) -> bool:
+    """Whether a process runs a file of the product's snap, and not what a container has at such a path. Only the host's
+    root can mount a squashfs: a revision that the host has not any more may still be mounted for an older process."""
+    exe = real_exe(process)
+    if process.facts["nested"] or not below(exe, runtime.programs):
+        return False
+    found = None if process.facts["our_mnt"] else snap_program.lies(look.host, process, "exe")
+    if found is None:
+        return bool(process.facts["our_mnt"])
+    mounts = Case(runtime.name, Presence.ABSENT, look.listed).mounts()
+    image = found[0].fstype == "squashfs" and found[0].root == "/" and below(found[0].point, runtime.programs)
+    return image or place(mounts, exe) == (found[0].majmin, found[1].removesuffix("//deleted"))
 
 
 def read_shared(runtime: Runtime, look: Look) -> Answer:
@@ -144,8 +170,13 @@ def read_ufw(runtime: Runtime, look: Look) -> Answer:
 
 
 def read_programs(runtime: Runtime, look: Look) -> Answer:
-    """What runs of its snap, after that was unmounted."""
-    return snap_program.read(look.host, snap_of(runtime), look.objects("process")), []
+    """What runs of its snap, after that was unmounted; and records "own", named by pid, of what runs of it in a mount
+    namespace of its own."""
+    records = snap_program.read(look.host, snap_of(runtime), look.objects("process"))
+    for process in look.objects("process"):
+        if not process.facts["our_mnt"] and is_own(runtime, look, process):
+            records.append(Record("own", process.key, "kernel", {"start": process.facts["start"]}))
+    return records, []
 
 
 def snap_of(runtime: Runtime) -> str:
@@ -211,7 +242,7 @@ def user_of(runtime: Runtime, look: Look, marker: Marker) -> str:
         exe, told = real_exe(process), shim_argv(process)
         if process.facts["nested"] or process.facts["uid"] != 0:
             continue
-        if below(exe, runtime.programs) or re.match(runtime.services, process.facts["cgroup"]):
+        if is_own(runtime, look, process) or re.match(runtime.services, process.facts["cgroup"]):
             continue  # a shim of another name (containerd-shim-spin-v2) that its containerd started
         if told:
             other = told["address"] == runtime.address
