@@ -9,13 +9,13 @@ import re
 
 from leftovers.claims import Case, real_exe
 from leftovers.errors import Unreadable
-from leftovers.evidence import cni, containerd, docker_store, files, kubelet, snap_program, ufw
+from leftovers.evidence import cni, containerd, docker_store, files, json_text, kubelet, snap_program, ufw
 from leftovers.host import Host
 from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Object, Presence, Record
 from leftovers.mountinfo import below, place
-from leftovers.products.containers.known import addresses, containers, holds, located, pod_uids
+from leftovers.products.containers.known import addresses, containers, data_roots, holds, located, pod_uids
 from leftovers.products.containers.names import TASKS, Marker, Runtime
 from leftovers.products.containers.rivals import FILES, PROGRAMS, USERS, shim_argv
 
@@ -24,6 +24,8 @@ __all__ = ["LOGS", "places", "read_cni", "read_disk", "read_logs", "read_marked"
 Answer = tuple[list[Record], list[str]]
 SHARED_CONF = "/etc/cni/net.d"
 LOGS = ("/var/log/pods", "/var/log/containers")
+# Of Docker's packages; the snap has its own.
+DAEMON_JSON = "/etc/docker/daemon.json"
 LIMIT = files.MIB
 ENTRIES = 200
 
@@ -289,14 +291,20 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         if real != path and real.count("/") >= 2:
             records.append(Record("place", path, "kernel", {"path": real, "why": f"{path} leads to it"}))
     for process in look.objects("process") if runtime.store else ():
-        if process.facts["nested"] or not below(real_exe(process), runtime.programs):
+        # Anybody may run a program of the snap with such an argument.
+        daemon = real_exe(process).rpartition("/")[2] == "dockerd" and re.match(
+            runtime.services, process.facts["cgroup"]
+        )
+        if process.facts["uid"] != 0 or not daemon or not is_own(runtime, look, process):
             continue
-        for argument in process.facts["argv"][1:]:
-            path = argument.removeprefix("--data-root=")
-            told = path != argument and path.startswith("/") and os.path.normpath(path) == path
-            if told and path != runtime.store and path.count("/") >= 2:
-                facts = {"path": path, "why": f"pid {process.key} was given {argument}"}
+        for path in data_roots(process):
+            if path != runtime.store:
+                facts = {"path": path, "why": f"pid {process.key} was given --data-root={path}"}
                 records.append(Record("place", runtime.store, "kernel", facts))
+    if runtime.store:
+        conf = json_text.read(look.host, *os.path.split(DAEMON_JSON), LIMIT, []) or {}
+        if json_text.is_path(conf.get("data-root")):
+            records.append(Record("rival store", DAEMON_JSON, "disk", {"path": conf["data-root"].rstrip("/")}))
     return records, []
 
 
