@@ -1112,3 +1112,31 @@ def test_scopes_of_other_engines_are_not_its_containers(host: Machine) -> None:
         host.cgroup(f"/system.slice/{name}-{SANDBOX}.scope", populated=True)
     host.cgroup(f"/system.slice/cri-containerd-{SANDBOX}.scope", populated=True)
     assert host.gone() == {f"cgroup:/system.slice/cri-containerd-{SANDBOX}.scope"}
+
+
+OWN = "fs.inotify.max_user_instances=1024\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "goes"),
+    [
+        (OWN, True),
+        (f"fs.aio-max-nr=1048576\n{OWN}\nfs.inotify.max_user_watches=1048576", True),
+        (f"{OWN}vm.max_map_count=262144\n", False),
+        (f"# mine\n{OWN}", False),
+        ("fs.inotify.max_user_instances=8192\n", False),
+        ("", False),
+    ],
+)
+def test_its_settings_go_while_no_administrator_has_written_a_line(
+    host: Machine, tmp_path: Path, text: str, goes: bool
+) -> None:
+    path = "/etc/sysctl.d/10-microk8s.conf"
+    (tmp_path / "etc/sysctl.d").mkdir(parents=True)
+    (tmp_path / path[1:]).write_text(text)
+    records, _ = reading.read_marked(RUNTIME, Look(Host(str(tmp_path)), Scope(), {}))
+    host.records += records
+    host.add("file", path, (path, "file", (tmp_path / path[1:]).stat().st_ino), path=path, type="file", entries=[])
+    assert (host.gone(been=True) == {f"file:{path}"}) is goes
+    claim = host.ask(been=True)[f"file:{path}"]
+    assert claim.proven is goes and (goes or claim.advice == f"rm {path}")

@@ -159,10 +159,22 @@ def read_marked(runtime: Runtime, look: Look) -> Answer:
                 inode = os.lstat(look.host.path(path)).st_ino
             except (OSError, Unreadable):
                 continue  # not there, or no file: nothing of the product's
-            if text is not None and word.encode() in text:
-                facts = {"word": word, "inode": inode, "digest": hashlib.sha256(text).hexdigest()}
+            if text is not None and says(text, word):
+                facts = {
+                    "word": word if isinstance(word, str) else word[0],
+                    "inode": inode,
+                    "digest": hashlib.sha256(text).hexdigest(),
+                }
                 records.append(Record("marked", path, "disk", facts))
     return records, faults
+
+
+def says(text: bytes, word: str | tuple[str, ...]) -> bool:
+    """Whether a text has this word, or has lines, and none but these."""
+    if isinstance(word, str):
+        return word.encode() in text
+    lines = set(text.split(b"\n")) - {b""}
+    return bool(lines) and lines <= {line.encode() for line in word}
 
 
 def read_ufw(runtime: Runtime, look: Look) -> Answer:

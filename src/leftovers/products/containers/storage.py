@@ -168,12 +168,14 @@ def marked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
             continue
         for record in case.records_of("marked"):
             if record.name == obj.key and record.source != "ledger" and record.facts["inode"] == obj.identity[2]:
-                said = (Evidence("disk", f"has {word!r} in it"), Evidence("package", source))
+                had = f"has {word!r} in it" if isinstance(word, str) else f"has nothing in it but lines of {source}"
+                said = (Evidence("disk", had), Evidence("package", source))
                 return Finding(f"a file of {runtime.title}", said, role=role)
         if not trace(runtime, case):
             return None
         reason = f"a file with a name of {runtime.title}, but not its text"
-        doubt = (Evidence("disk", f"has no {word!r} in it"),)
+        lacks = f"has no {word!r} in it" if isinstance(word, str) else "has other lines in it than the product writes"
+        doubt = (Evidence("disk", lacks),)
         return Finding(reason, doubt, False, Role.ADMIN, advice=f"rm {obj.key}")
     return None
 
