@@ -33,6 +33,8 @@ class Marker:
     whole      whether the directory goes with all that is in it, when that is nothing but these; else one by one
     role       of what is in it
     source     whose word that is
+    files      of these names those that are files; the others are its own only as symlinks to the first of them. ():
+               whatever they are
     """
 
     directory: str
@@ -43,6 +45,7 @@ class Marker:
     whole: bool
     role: Role
     source: str
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

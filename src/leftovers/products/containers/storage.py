@@ -355,6 +355,9 @@ def ground(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
             if obj.key == f"{where}/{name}" and re.fullmatch(marker.names, name):
                 if obj.facts["type"] == "symlink" and "/" in obj.facts["target"]:
                     return None  # the product's lead to what is beside them
+                link = obj.facts["type"] == "symlink" and obj.facts["target"] == (*marker.files, "")[0]
+                if marker.files and name not in marker.files and not link:
+                    return None  # a plugin that an administrator has put there (containernetworking/plugins)
                 return Finding(f"of {runtime.title}", (said,), role=marker.role)
         for record in case.records_of("used"):
             if record.source == "ledger" or record.name != obj.key or not record.facts["by"]:
