@@ -131,5 +131,19 @@ def test_a_netns_of_the_administrator_s_that_a_pod_was_given(capsys: pytest.Capt
     sh("ip", "netns", "exec", "mine", "ip", "link", "show", "eth0")
 
 
+@private
+def test_settings_that_the_administrator_added_to_its_file_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    like.prepare()
+    like.microk8s()
+    path = "/etc/sysctl.d/10-microk8s.conf"
+    with open(path, "a") as file:
+        file.write("vm.max_map_count=262144\n")
+    said = clean(capsys)
+    assert path in said and "rm " + path in said
+    with open(path) as file:
+        assert "vm.max_map_count" in file.read()
+    assert not os.path.exists("/var/snap/microk8s")
+
+
 def test_the_stand_ins_are_of_two_containerds() -> None:
     assert MICROK8S.address != OTHER.address and WEB.link == MINE.link and WEB.sandbox != MINE.sandbox

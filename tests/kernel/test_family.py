@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 from typing import Any
 
 import incus_like
 import pytest
 from incus_like import INCUS, LXD, MEMBERS, Member
 from sandbox import private, sh
-from test_clean import assert_same, leftovers, settled
+from test_clean import assert_same, leftovers, plan, settled
+from things import until
 
 
 def other(of: Member) -> Member:
@@ -170,3 +172,56 @@ def test_a_container_of_the_other_s_that_has_the_name_of_one_that_is_remembered(
     assert leftovers("clean", "lxd", "--yes") == 0, capsys.readouterr().out
     assert_same(settled(), before)
     assert INCUS.bridge in sh("ip", "-o", "link")
+
+
+SNAP = "/var/lib/snapd/snap/lxd/1/bin/lxd"
+
+
+@pytest.mark.parametrize(
+    ("product", "exe", "uid", "place", "goes"),
+    [
+        ("lxd", LXD.daemon, 65534, INCUS.directory, False),
+        ("lxd", LXD.daemon, 65534, "/srv/elsewhere", False),
+        ("lxd", LXD.daemon, 0, INCUS.directory, False),
+        ("lxd", LXD.daemon, 0, "/srv/elsewhere", True),
+        ("lxd-snap", SNAP, 65534, INCUS.directory, False),
+        ("lxd-snap", SNAP, 0, INCUS.directory, False),
+    ],
+)
+@private
+def test_whose_word_says_where_the_directory_is(
+    product: str, exe: str, uid: int, place: str, goes: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incus_like.prepare(LXD)
+    incus_like.admin()
+    incus_like.incus(1, purged=False)
+    os.chmod("/run/lab", 0o755)
+    incus_like.copy(exe)
+    point = f"{place}/storage-pools/default"
+    incus_like.tmpfs(point)
+    variables = {"PYTHONHOME": "/usr", "LXD_DIR": place}
+    argv = [exe, "-S", "-c", "import time; time.sleep(1000)"]
+    process = subprocess.Popen(argv, executable=exe, env=variables, user=uid, stdin=subprocess.DEVNULL)
+    until(lambda: os.readlink(f"/proc/{process.pid}/exe") == exe)
+    os.unlink(exe)
+    found = plan(capsys, product=product)
+    assert (found.get(f"mount:{point}", {"action": "keep"})["action"] == "remove") is goes
+    leftovers("clean", product, "--yes")
+    assert os.path.ismount(point) is not goes, capsys.readouterr().out
+    assert os.path.ismount(f"{INCUS.directory}/storage-pools/pool2")
+
+
+@private
+def test_a_symlink_to_the_other_s_directory_makes_nothing_of_it_the_product_s(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # As who has moved from the one to the other may leave it for his scripts.
+    incus_like.prepare(LXD)
+    incus_like.admin()
+    incus_like.incus(1, purged=False)
+    os.symlink(INCUS.directory, LXD.directory)
+    before = settled()
+    leftovers("clean", "lxd", "--yes")
+    now = settled()
+    for what in ("mounts", "links", "processes", "files"):
+        assert [line for line in before[what] if line not in now[what] and line != LXD.directory] == [], what

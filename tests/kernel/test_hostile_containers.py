@@ -4,11 +4,13 @@ Incus', and none of it hides what is."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
 
+import containerd_like
 import incus_like
 import pytest
 from sandbox import private, sh
@@ -244,3 +246,89 @@ def test_a_lent_card_that_a_container_disguises_as_one_of_incus_survives(capsys:
     # The two ends of a veth live and die together, so the end that stayed tells of the one that was lent.
     assert "switch0" in sh("ip", "-o", "link"), said
     assert "veth00000001" not in sh("ip", "-o", "link"), said
+
+
+# In a mount namespace and a root of its own, but in the host's pid namespace (hostPID, `--pid=host`): goes to a
+# directory there, and runs a file there with the arguments of a shim. Arguments: directory, file, what of the host is
+# there too, the shim's own.
+ELSEWHERE = """
+import ctypes, os, sys
+cwd, exe, shared = sys.argv[1:4]
+libc = ctypes.CDLL(None)
+assert libc.unshare(0x20000) == 0
+libc.mount(None, b"/", None, 0x4000 | (1 << 18), None)
+root = b"/mnt"
+assert libc.mount(b"none", root, b"tmpfs", 0, None) == 0
+for path in ("/usr", "/lib", "/lib64", *filter(None, shared.split(":"))):
+    if os.path.islink(path):
+        os.symlink(os.readlink(path), "/mnt" + path)
+    elif os.path.isdir(path):
+        os.makedirs("/mnt" + path)
+        assert libc.mount(path.encode(), root + path.encode(), None, 0x1000 | 0x4000, None) == 0
+os.makedirs("/mnt" + cwd, exist_ok=True)
+os.makedirs("/mnt" + os.path.dirname(exe), exist_ok=True)
+if not os.path.exists("/mnt" + exe):
+    os.system(f"cp -L /usr/bin/python3 /mnt{exe}")
+os.chdir("/mnt")
+assert libc.mount(b".", b"/", None, 0x2000, None) == 0
+os.chroot(".")
+os.chdir(cwd)
+os.execv(exe, [exe, "-S", "-c", "import time; time.sleep(1000)", *sys.argv[4:]])
+"""
+SHIM = "/snap/microk8s/7000/bin/containerd-shim-runc-v2"
+
+
+def elsewhere(id: str, shared: str, exe: str = SHIM, cgroup: str = "/pod") -> subprocess.Popen[bytes]:
+    """Such a process, with the words of the shim of MicroK8s' container `id`, in that's bundle."""
+    bundle = f"{containerd_like.MICROK8S.state}/io.containerd.runtime.v2.task/k8s.io/{id}"
+    words = ["-namespace", "k8s.io", "-id", id, "-address", containerd_like.MICROK8S.address]
+    start = incus_like.copy("/run/lab/start") if not os.path.exists("/run/lab/start") else "/run/lab/start"
+    process = containerd_like.spawn(start, "/", cgroup, [bundle, exe, shared, *words], ELSEWHERE)
+    until(lambda: os.readlink(f"/proc/{process.pid}/exe") == exe)
+    assert os.readlink(f"/proc/{process.pid}/cwd").endswith(bundle)
+    return process
+
+
+def victim(id: str) -> subprocess.Popen[bytes]:
+    """A container of Docker's."""
+    incus_like.write(f"/run/containerd/runc/moby/{id}/state.json", f'{{"id": "{id}"}}')
+    where = f"/system.slice/docker-{id}.scope"
+    return containerd_like.spawn("/run/lab/app", "/", where, [], "import time; time.sleep(1000)")
+
+
+@pytest.mark.parametrize("exe", [SHIM, "/usr/bin/sleeper"])
+@private
+def test_a_pod_that_plays_another_container_s_shim_condemns_nobody(
+    exe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    id = "b" * 64
+    containerd_like.prepare()
+    incus_like.overlay("/usr/bin")
+    incus_like.copy("/usr/bin/sleeper")
+    containerd_like.microk8s()
+    docker, attacker = victim(id), elsewhere(id, "", exe)
+    shim = plan(capsys, product="microk8s").get(f"process:{attacker.pid}")
+    assert shim is None or shim["action"] == "keep"
+    leftovers("clean", "microk8s", "--yes")
+    said = capsys.readouterr().out
+    assert docker.poll() is None and attacker.poll() is None, said
+    assert os.path.exists(f"/run/containerd/runc/moby/{id}/state.json"), said
+    assert os.path.exists(f"/sys/fs/cgroup/system.slice/docker-{id}.scope"), said
+    assert not os.path.exists("/var/snap/microk8s"), "of MicroK8s all went"
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+@private
+def test_shims_of_a_strict_snap_are_known_in_their_own_mount_namespace(
+    deleted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    containerd_like.prepare()
+    incus_like.overlay("/usr/bin")
+    exe = incus_like.copy("/usr/bin/sleeper")
+    os.makedirs("/var/snap/microk8s")
+    shim, other = elsewhere("c" * 64, "/var/snap", exe), elsewhere("d" * 64, "", exe)
+    if deleted:
+        shutil.rmtree("/var/snap/microk8s/common")
+    found = plan(capsys, product="microk8s")
+    assert found[f"process:{shim.pid}"]["action"] == "remove"
+    assert found[f"process:{other.pid}"]["action"] == "keep"

@@ -248,6 +248,17 @@ def test_k8s_goes_from_the_host_s_own_places(capsys: pytest.CaptureFixture[str])
 
 
 @private
+def test_plugins_of_the_administrator_s_stay_where_k8s_has_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    prepare()
+    admin()
+    k8s()
+    write("/opt/cni/bin/portmap", "from the tarball")
+    clean(capsys, "k8s")
+    assert os.listdir("/opt/cni/bin") == ["portmap"]
+    assert not os.path.exists("/var/snap/k8s")
+
+
+@private
 def test_k8s_goes_when_only_the_ledger_knows_its_places(capsys: pytest.CaptureFixture[str]) -> None:
     prepare()
     admin()

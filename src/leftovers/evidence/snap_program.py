@@ -13,10 +13,12 @@ import os
 import re
 from collections.abc import Iterable
 
+from leftovers import mountinfo
 from leftovers.host import Host
 from leftovers.model import Object, Record
+from leftovers.mountinfo import Mount
 
-__all__ = ["read"]
+__all__ = ["lies", "read"]
 
 LIMIT = 1 << 20
 
@@ -54,3 +56,20 @@ def mount_of(path: str) -> str:
             return next((line.split()[1] for line in file if line.startswith("mnt_id:")), "")
     finally:
         os.close(fd)
+
+
+def lies(host: Host, process: Object, link: str) -> tuple[Mount, str] | None:
+    """The mount on which a process has its file ("exe") or its directory ("cwd"), and where that is on the mount's file
+    system, as mountinfo.place() tells it. The path alone is told from the top of the process' own mount namespace,
+    where a container has whatever it likes at any path. None if it has ended, or the mount is in its namespace no
+    more."""
+    where = host.path(f"/proc/{process.key}/{link}")
+    try:
+        path = os.readlink(where).removesuffix(" (deleted)")
+        number = mount_of(where)
+        mounts = mountinfo.parse(host.read_bytes(f"/proc/{process.key}/mountinfo"))
+    except OSError:
+        return None
+    mount = next((each for each in mounts if str(each.id) == number), None)
+    found = mountinfo.place([mount], path) if mount else None
+    return (mount, found[1]) if mount and found else None

@@ -83,6 +83,7 @@ RUNTIME = Runtime(
             whole=False,
             role=Role.DATA,
             source=LOCKS,
+            files=("cni", "cilium-cni"),
         ),
         Marker(
             directory="/var/lib/kubelet",

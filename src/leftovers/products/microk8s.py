@@ -25,6 +25,8 @@ SERVICES = (
 )
 DROP_IN = "/etc/systemd/system/snap.microk8s.daemon-kubelite.service.d"
 SCRIPT = "wrappers/run-kubelite-with-args makes it"
+# It appends single lines, and administrators may do so too.
+SETTINGS = ("fs.inotify.max_user_instances=1024", "fs.inotify.max_user_watches=1048576", "fs.aio-max-nr=1048576")
 RUNTIME = Runtime(
     name="microk8s",
     title="MicroK8s",
@@ -37,10 +39,10 @@ RUNTIME = Runtime(
     services=r"/system\.slice/snap\.microk8s\.[A-Za-z0-9-]+\.service(?=/|\Z)",
     own=(
         ("/var/snap/microk8s", Role.DATA, "snapd deletes it with the snap (overlord/snapstate/backend/snapdata.go)"),
-        ("/etc/sysctl.d/10-microk8s.conf", Role.DATA, "actions/common/utils.sh, increase_sysctl_parameter"),
         ("/tmp/snap-private-tmp/snap.microk8s", Role.DATA, "/tmp of a strict one (snapd cmd/snap-confine)"),
     ),
     marked=(
+        ("/etc/sysctl.d/10-microk8s.conf", SETTINGS, Role.DATA, "actions/common/utils.sh, increase_sysctl_parameter"),
         ("/etc/apparmor.d/cri-containerd.apparmor.d", "peer=snap.microk8s.", Role.DATA, "run-containerd-with-args"),
         (f"{DROP_IN}/delegate.conf", "Delegate=yes", Role.DATA, SCRIPT),
     ),

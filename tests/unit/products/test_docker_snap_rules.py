@@ -22,6 +22,7 @@ SOCKET = f"{RUN}/containerd/containerd.sock"
 TASKS = f"{RUN}/containerd/daemon/io.containerd.runtime.v2.task/moby"
 ID, OTHER = "a" * 64, "b" * 64
 NETWORK, STRANGE = "1234567890ab" + "c" * 52, "0badcafe0bad" + "d" * 52
+SERVICE = "/system.slice/snap.docker.dockerd.service"
 SHIM = "/snap/docker/3000/bin/containerd-shim-runc-v2"
 
 
@@ -208,7 +209,7 @@ def test_what_runs_of_it_when_it_is_not_mounted_any_more(host: Docker) -> None:
 def test_data_that_the_administrator_has_elsewhere(host: Docker, tmp_path: Path) -> None:
     argv = ("dockerd", "--data-root=/srv/docker", "--data-root=/srv/../etc", "--data-root=/", "--group=docker")
     processes = (
-        host.process(40, "/snap/docker/3000/bin/dockerd", *argv),
+        host.process(40, "/snap/docker/3000/bin/dockerd", *argv, cgroup=SERVICE),
         host.process(41, "/usr/sbin/dockerd", "dockerd", "--data-root=/srv/other"),
     )
     look = Look(Host(str(tmp_path)), Scope(), {"process": processes, "mount": ()})
@@ -233,6 +234,54 @@ def test_a_place_that_is_only_remembered_may_be_another_dockerd_s_by_now(host: D
     assert host.ask()["file:/srv/docker"].role is Role.EXTERNAL
     host.process(41, "/usr/sbin/dockerd", "dockerd", "--data-root=/srv/docker")
     assert host.ask() == {}
+
+
+@pytest.mark.parametrize(
+    ("exe", "facts"),
+    [
+        ("dockerd", {"uid": 1000}),
+        ("dockerd", {"cgroup": "/user.slice/user-0.slice/session-1.scope"}),
+        ("docker-proxy", {}),
+        ("dockerd", {"mntns": 5}),
+    ],
+)
+def test_nobody_else_says_where_its_data_is(host: Docker, tmp_path: Path, exe: str, facts: dict[str, Any]) -> None:
+    known = {"cgroup": SERVICE, **facts}
+    host.process(40, f"/snap/docker/3000/bin/{exe}", exe, "--data-root=/srv/docker", **known)
+    told(host, tmp_path)
+    mount = host.mount(f"/srv/docker/overlay2/{ID}/merged", fstype="overlay")
+    host.file("/srv/docker", entries=("containers", "overlay2"))
+    assert not {mount.id, "file:/srv/docker"} & set(host.ask())
+
+
+@pytest.mark.parametrize("sign", ["process", "file"])
+@pytest.mark.parametrize(
+    ("place", "his"), [("/var/lib/docker", ""), ("/srv/docker", "/srv/docker"), ("/srv/all", "/srv/all/docker")]
+)
+def test_the_data_of_another_dockerd_are_never_its(
+    host: Docker, tmp_path: Path, place: str, his: str, sign: str
+) -> None:
+    host.process(40, "/snap/docker/3000/bin/dockerd", "dockerd", f"--data-root={place}", cgroup=SERVICE)
+    if sign == "process":
+        host.process(41, "/usr/sbin/dockerd", "dockerd", *([f"--data-root={his}"] if his else []))
+    else:
+        host.file("/usr/bin/dockerd", "file")
+        (tmp_path / "etc/docker").mkdir(parents=True)
+        (tmp_path / "etc/docker/daemon.json").write_text(json.dumps({"data-root": his}))
+    told(host, tmp_path)
+    where = his or place
+    points = [f"{where}/overlay2/{ID}/merged", f"{where}/volumes/db/_data"]
+    for point in points:
+        host.mount(point, fstype="overlay")
+    host.file(place, entries=("containers", "overlay2"))
+    claims = host.ask()
+    assert not {*(f"mount:{point}" for point in points), f"file:{place}"} & set(claims)
+
+
+def told(host: Docker, tmp_path: Path) -> None:
+    """What readers say of this host's places."""
+    look = Look(Host(str(tmp_path)), Scope(), {"process": tuple(host.listed["process"]), "mount": ()})
+    host.records += reading.read_places(RUNTIME, look)[0]
 
 
 def config(root: Path, id: str, **said: Any) -> None:

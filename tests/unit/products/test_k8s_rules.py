@@ -127,6 +127,17 @@ def test_what_the_administrator_has_in_them_stays(host: K8s) -> None:
     assert "seccomp" in host.ask()["file:/var/lib/kubelet"].evidence[1].text
 
 
+def test_an_administrator_s_plugins_of_the_same_names_stay(host: K8s) -> None:
+    host.grounds()
+    names = ("bandwidth", "bridge", "cilium-cni", "cni", "portmap", "vlan")
+    host.file("/opt/cni/bin", entries=names)
+    for name in ("bridge", "portmap", "cni", "cilium-cni"):
+        host.file(f"/opt/cni/bin/{name}", "file")
+    host.file("/opt/cni/bin/bandwidth", "symlink", target="cni")
+    host.file("/opt/cni/bin/vlan", "symlink", target="bridge")
+    assert of(host, "file") == {f"/opt/cni/bin/{name}" for name in ("bandwidth", "cni", "cilium-cni")}
+
+
 def test_what_only_the_ledger_remembers_must_be_the_very_directory(host: K8s) -> None:
     host.grounds(source="ledger")
     furnished(host)
@@ -240,7 +251,16 @@ def read(host: Host, *processes: Object) -> dict[str, Record]:
 
 
 def process(exe: str, *argv: str, **facts: Any) -> Object:
-    known = {"pid": 5, "exe": exe, "argv": [exe, *argv], "nested": False, "uid": 0, "mntns": 1, "start": 9}
+    known = {
+        "pid": 5,
+        "exe": exe,
+        "argv": [exe, *argv],
+        "nested": False,
+        "uid": 0,
+        "mntns": 1,
+        "our_mnt": True,
+        "start": 9,
+    }
     known |= {"cgroup": "/", **facts}
     return Object("process", "5", (5, 9), known)
 

@@ -208,3 +208,13 @@ def test_a_program_is_of_the_snap_by_its_environment_and_its_mount(tmp_path: Pat
     assert made("A=1\0SNAP=/snap/lxd/x1\0", here) == [], "what it runs is mounted"
     for environment in ("", "SNAP=/snap/lxd-mine/x1\0", "XSNAP=/snap/lxd/x1\0", "SNAP=/snap/lxd/x1/bin\0"):
         assert made(environment, "1 1 0:1 / / rw - tmpfs x rw\n") == []
+
+
+def test_a_user_s_process_is_no_monitor(host: Plain) -> None:
+    container(host, "c1", 10)
+    for each in host.listed["process"]:
+        if each.key == "10":
+            each.facts["uid"] = 1000  # type: ignore[index]
+    claims = host.claims()
+    assert claims["process:10"].reason == "a program of LXD (snap)'s", "it ends, and no container with it at once"
+    assert "abrupt" not in claims["process:10"].object.facts

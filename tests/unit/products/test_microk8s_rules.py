@@ -3,18 +3,21 @@ look-alike that must survive (facts: kubernetes, section 8). tests/kernel has wh
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from test_incus_rules import HostOf
 
 from leftovers.claims import Case, attribute
-from leftovers.evidence import cni, containerd
+from leftovers.evidence import cni, containerd, snap_program
+from leftovers.host import Host
 from leftovers.kinds import KINDS
-from leftovers.model import Claim, Evidence, Object, Presence, Role
+from leftovers.kinds.kind import Look
+from leftovers.model import Claim, Evidence, Object, Presence, Role, Scope
 from leftovers.plan import decide
 from leftovers.products import load
-from leftovers.products.containers import firewall, network
+from leftovers.products.containers import firewall, network, reading
 from leftovers.products.microk8s import RUNTIME
 
 COMMON = "/var/snap/microk8s/common"
@@ -1234,3 +1237,75 @@ def test_what_is_known_to_have_been_its_own_is_held_by_another(host: Machine) ->
     assert host.ask(been=True)[link.id].role is Role.ADMIN
     recalled = {link.id: Claim("microk8s", link, Role.ADMIN, True, "somebody else's", (Evidence("ledger", "x"),))}
     assert host.ask(been=True, recalled=recalled)[link.id].role is Role.ADMIN, "it always was his"
+
+
+# -- who is only called so in a mount namespace of his own ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mounted", "here"),
+    [
+        ("7:3 / {top}/snap/microk8s/7 ro - squashfs x ro", True),
+        ("0:99 / {top}/snap/microk8s/7 rw - tmpfs x rw", False),
+        ("0:98 / {top} rw - overlay x rw", False),
+        ("8:1 /snap/microk8s/7 {top}/snap/microk8s/7 rw - ext4 x rw", False),
+    ],
+)
+def test_a_file_of_the_snap_in_another_mount_namespace(host: Machine, tmp_path: Path, mounted: str, here: bool) -> None:
+    exe = tmp_path / "snap/microk8s/7/bin/x"
+    process = tmp_path / "proc/9"
+    for directory in (exe.parent, process):
+        directory.mkdir(parents=True)
+    exe.touch()
+    (process / "exe").symlink_to(exe)
+    (process / "environ").write_text("")
+    (process / "mountinfo").write_text(f"{snap_program.mount_of(str(exe))} 1 {mounted.format(top=tmp_path)}\n")
+    host.mount("/snap/microk8s/7", "7:3", "/", "squashfs")
+    one = host.process(9, "/snap/microk8s/7/bin/x", "x", mntns=5)
+    look = Look(Host(str(tmp_path)), Scope(), {"process": (one,), "mount": tuple(host.listed["mount"])})
+    host.records += reading.read_programs(RUNTIME, look)[0]
+    assert (host.gone() == {"process:9"}) is here
+
+
+def test_a_program_of_the_snap_in_another_mount_namespace_by_a_record_of_this_very_process(host: Machine) -> None:
+    for pid, source, start in ((40, "kernel", 9), (41, "kernel", 8), (42, "ledger", 9)):
+        host.process(pid, "/snap/microk8s/7/kubelite", "kubelite", mntns=5)
+        host.record("own", str(pid), source, start=start)
+    host.process(43, "/snap/microk8s/7/kubelite", "kubelite", mntns=5)
+    assert host.gone() == {"process:40"}
+
+
+def test_scopes_of_other_engines_are_not_its_containers(host: Machine) -> None:
+    host.bundle()
+    for name in ("docker", "crio", "libpod"):
+        host.cgroup(f"/system.slice/{name}-{SANDBOX}.scope", populated=True)
+    host.cgroup(f"/system.slice/cri-containerd-{SANDBOX}.scope", populated=True)
+    assert host.gone() == {f"cgroup:/system.slice/cri-containerd-{SANDBOX}.scope"}
+
+
+OWN = "fs.inotify.max_user_instances=1024\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "goes"),
+    [
+        (OWN, True),
+        (f"fs.aio-max-nr=1048576\n{OWN}\nfs.inotify.max_user_watches=1048576", True),
+        (f"{OWN}vm.max_map_count=262144\n", False),
+        (f"# mine\n{OWN}", False),
+        ("fs.inotify.max_user_instances=8192\n", False),
+        ("", False),
+    ],
+)
+def test_its_settings_go_while_no_administrator_has_written_a_line(
+    host: Machine, tmp_path: Path, text: str, goes: bool
+) -> None:
+    path = "/etc/sysctl.d/10-microk8s.conf"
+    (tmp_path / "etc/sysctl.d").mkdir(parents=True)
+    (tmp_path / path[1:]).write_text(text)
+    records, _ = reading.read_marked(RUNTIME, Look(Host(str(tmp_path)), Scope(), {}))
+    host.records += records
+    host.add("file", path, (path, "file", (tmp_path / path[1:]).stat().st_ino), path=path, type="file", entries=[])
+    assert (host.gone(been=True) == {f"file:{path}"}) is goes
+    claim = host.ask(been=True)[f"file:{path}"]
+    assert claim.proven is goes and (goes or claim.advice == f"rm {path}")

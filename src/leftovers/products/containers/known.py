@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,8 +13,19 @@ from leftovers.mountinfo import below
 from leftovers.products.containers.names import TASKS, Runtime
 
 __all__ = [
-    *("Chain", "addresses", "chains", "container_links", "containers", "grounds", "holds", "located", "pod_links"),
-    *("pod_uids", "relative", "trace", "unmounted"),
+    *(
+        "Chain",
+        "addresses",
+        "chains",
+        "container_links",
+        "containers",
+        "data_roots",
+        "grounds",
+        "holds",
+        "located",
+        "pod_links",
+    ),
+    *("pod_uids", "relative", "runs_own", "trace", "unmounted"),
 ]
 
 
@@ -38,20 +50,35 @@ def grounds(runtime: Runtime, case: Case) -> dict[str, tuple[str, ...]]:
     return places
 
 
+DOCKER = "/var/lib/docker"
 DOCKERD = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd")
 
 
 def stores(runtime: Runtime, case: Case) -> tuple[str, ...]:
-    """Where dockerd has its data: where it always is, and where it was told to have it. An administrator's place may
-    have become another dockerd's since: then only what is told now counts."""
-    other = any(file.key in DOCKERD for file in case.objects("file")) or any(
-        real_exe(process).rpartition("/")[2] == "dockerd" and not below(real_exe(process), runtime.programs)
+    """Where dockerd has its data: where it always is, and where it was told to have it. With another dockerd here, that
+    counts only while it is told, and never where that one has its own: an administrator's place may have become its."""
+    others = [
+        process
         for process in case.objects("process")
         if not process.facts["nested"]
-    )
+        and real_exe(process).rpartition("/")[2] == "dockerd"
+        and not runs_own(runtime, case, process)
+    ]
     told = [record for record in case.records_of("place") if record.name == runtime.store]
-    paths = [str(record.facts["path"]) for record in told if record.source != "ledger" or not other]
+    paths = [str(record.facts["path"]) for record in told]
+    if others or any(file.key in DOCKERD for file in case.objects("file")):
+        his = [DOCKER, *(path for process in others for path in data_roots(process))]
+        his += [str(record.facts["path"]) for record in case.records_of("rival store")]
+        live = [str(record.facts["path"]) for record in told if record.source != "ledger"]
+        paths = [path for path in live if not any(below(path, each) or below(each, path) for each in his)]
     return tuple(dict.fromkeys((runtime.store, *paths)))
+
+
+def data_roots(process: Object) -> list[str]:
+    """Where a dockerd was told to have its data, in its arguments."""
+    argv = process.facts["argv"]
+    told = [argument.removeprefix("--data-root=") for argument in argv[1:] if argument.startswith("--data-root=")]
+    return [path for path in told if path.startswith("/") and os.path.normpath(path) == path and path.count("/") >= 2]
 
 
 def located(runtime: Runtime, case: Case, path: str) -> tuple[str, ...]:
@@ -91,6 +118,19 @@ def unmounted(process: Object, case: Case) -> str:
     )
     record = table.get(process.key)
     return str(record.facts["exe"]) if record and record.facts["start"] == process.facts["start"] else ""
+
+
+def runs_own(runtime: Runtime, case: Case, process: Object) -> bool:
+    """Whether a process runs a file of the product's snap (reading.is_own): in another mount namespace than the host's
+    a path alone says nothing."""
+    if process.facts["nested"] or not below(real_exe(process), runtime.programs):
+        return False
+    table: dict[str, Record] = case.cached(
+        "containers.own",
+        lambda: {record.name: record for record in case.records_of("own") if record.source != "ledger"},
+    )
+    record = table.get(process.key)
+    return bool(process.facts["our_mnt"]) or (record is not None and record.facts["start"] == process.facts["start"])
 
 
 def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:

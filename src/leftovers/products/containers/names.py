@@ -33,6 +33,8 @@ class Marker:
     whole      whether the directory goes with all that is in it, when that is nothing but these; else one by one
     role       of what is in it
     source     whose word that is
+    files      of these names those that are files; the others are its own only as symlinks to the first of them. ():
+               whatever they are
     """
 
     directory: str
@@ -43,6 +45,7 @@ class Marker:
     whole: bool
     role: Role
     source: str
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Runtime:
     programs     the directory of its own programs
     services     a regular expression: the cgroups of its own services
     own          its directories and files, with what Directory wants to know
-    marked       files that are only its own while their text has a word of it: path, the word, role, whose word that is
+    marked       files that are only its own while their text has a word of it, or has no lines but some of these: path,
+                 the word or the lines, role, whose word that is
     symlinks     what it puts in shared places, if nothing is there: each its own while it leads into `directory`
     conf         where its CNI configurations are, "" if it has none but in the shared place
     comments     the comments of firewall rules that nobody else writes
@@ -90,7 +94,7 @@ class Runtime:
     own: tuple[tuple[str, Role, str], ...]
     conf: str
     namespaces: tuple[str, ...] = ()
-    marked: tuple[tuple[str, str, Role, str], ...] = ()
+    marked: tuple[tuple[str, str | tuple[str, ...], Role, str], ...] = ()
     symlinks: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
     comments: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from leftovers.products.containers.known import (
     of,
     pod_uids,
     relative,
+    runs_own,
     unmounted,
 )
 from leftovers.products.containers.names import TASKS, Runtime
@@ -25,7 +26,9 @@ CONTAINER, SHIM, DAEMON = "a container's process", "a container's shim", "a prog
 # In which order they are ended: who would start something again, the containers, who looks after them.
 DAEMONS, CONTAINERS, SHIMS = 0, 1, 2
 # internal/cri/server/podsandbox/helpers_linux.go, getCgroupsPath; pkg/kubelet/cm/cgroup_manager_linux.go.
-SCOPE = re.compile(r"(?:[A-Za-z0-9.-]+-)?(?P<id>[0-9a-f]{64})(?:\.scope)?\Z")
+SCOPE = re.compile(r"(?:(?P<by>[A-Za-z0-9.-]+)-)?(?P<id>[0-9a-f]{64})(?:\.scope)?\Z")
+# Who calls the scopes of his containers so (moby daemon/oci_linux.go; cri-o internal/config/cgmgr; podman libpod).
+STRANGERS = ("docker", "crio", "crio-conmon", "libpod", "libpod-conmon", "libpod-payload")
 POD = re.compile(r"(?:kubepods(?:-burstable|-besteffort)?-)?pod(?P<uid>[0-9a-f_-]{32,36})(?:\.slice)?\Z")
 PARENTS = re.compile(r"/kubepods(\.slice)?(/(kubepods-)?(burstable|besteffort)(\.slice)?)?\Z")
 # pkg/netns/netns_linux.go: a random UUID, in the host's directory or below the daemon's --state.
@@ -47,7 +50,7 @@ def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         if record.name == obj.key and record.facts["start"] == obj.facts["start"]:
             said.append(Evidence("kernel", f"stands in {record.facts['bundle']}"))
             return Finding(SHIM, tuple(said), rank=SHIMS)
-    if below(real_exe(obj), runtime.programs) or unmounted(obj, case):
+    if runs_own(runtime, case, obj) or unmounted(obj, case):
         said.append(Evidence("kernel", f"runs {obj.facts['exe']}"))
         return Finding(SHIM, tuple(said), rank=SHIMS)
     if not located(runtime, case, runtime.state):
@@ -62,7 +65,7 @@ def program(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     remove hook."""
     if obj.facts["nested"] or obj.facts["self"]:
         return None
-    if below(real_exe(obj), runtime.programs):
+    if runs_own(runtime, case, obj):
         return Finding(DAEMON, (Evidence("kernel", f"runs {obj.facts['exe']}"),), rank=DAEMONS)
     inner = unmounted(obj, case)
     if not inner:
@@ -155,8 +158,8 @@ def abrupt(runtime: Runtime, case: Case, obj: Object) -> dict[str, object]:
     def make() -> dict[str, list[object]]:
         found: dict[str, list[object]] = {}
         for group in case.objects("cgroup"):
-            match = SCOPE.match(group.key.rpartition("/")[2])
-            if match and not group.facts["hierarchy"] and match["id"] in containers(runtime, case):
+            id = scope(runtime, group.key)
+            if id and not group.facts["hierarchy"] and id in containers(runtime, case):
                 found[group.key] = [group.key, group.facts["directory"], group.identity[1]]
         return found
 
@@ -179,15 +182,20 @@ def container_cgroup(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     """A container's cgroup: named for an id of ours, or the one that a bundle of ours asks for, named for its id."""
     if obj.facts["hierarchy"]:
         return None
-    name = obj.facts["path"].rpartition("/")[2]
-    match = SCOPE.match(name)
-    said = containers(runtime, case).get(match["id"]) if match else None
+    said = containers(runtime, case).get(scope(runtime, obj.facts["path"]))
     if said is None:
         asked: dict[str, str] = case.cached("containers.cgroups", lambda: wanted(case))
         if asked.get(obj.facts["path"]) is None:
             return None
         said = Evidence("disk", f"{asked[obj.facts['path']]} asks for it")
     return Finding("a container's cgroup", (said,))
+
+
+def scope(runtime: Runtime, path: str) -> str:
+    """The id of the container that a cgroup is named for, "" for any other, and for one with another engine's name."""
+    match = SCOPE.match(path.rpartition("/")[2])
+    strange = match and match["by"] in STRANGERS and not (match["by"] == "docker" and "docker" in runtime.brings)
+    return match["id"] if match and not strange else ""
 
 
 def wanted(case: Case) -> dict[str, str]:

@@ -9,13 +9,13 @@ import re
 
 from leftovers.claims import Case, real_exe
 from leftovers.errors import Unreadable
-from leftovers.evidence import cni, containerd, docker_store, files, kubelet, snap_program, ufw
+from leftovers.evidence import cni, containerd, docker_store, files, json_text, kubelet, snap_program, ufw
 from leftovers.host import Host
 from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
-from leftovers.model import Presence, Record
-from leftovers.mountinfo import below
-from leftovers.products.containers.known import addresses, containers, holds, located, pod_uids
+from leftovers.model import Object, Presence, Record
+from leftovers.mountinfo import below, place
+from leftovers.products.containers.known import addresses, containers, data_roots, holds, located, pod_uids
 from leftovers.products.containers.names import TASKS, Marker, Runtime
 from leftovers.products.containers.rivals import FILES, PROGRAMS, USERS, shim_argv
 
@@ -24,6 +24,8 @@ __all__ = ["LOGS", "places", "read_cni", "read_disk", "read_logs", "read_marked"
 Answer = tuple[list[Record], list[str]]
 SHARED_CONF = "/etc/cni/net.d"
 LOGS = ("/var/log/pods", "/var/log/containers")
+# Of Docker's packages; the snap has its own.
+DAEMON_JSON = "/etc/docker/daemon.json"
 LIMIT = files.MIB
 ENTRIES = 200
 
@@ -73,16 +75,42 @@ def read_shims(runtime: Runtime, look: Look) -> Answer:
             continue
         if runtime.namespaces and told["namespace"] not in runtime.namespaces:
             continue
-        try:
-            cwd = os.readlink(look.host.path(f"/proc/{process.key}/cwd")).removesuffix(" (deleted)")
-        except OSError:
-            continue
-        bundles = {f"{state}/{TASKS}/{told['namespace']}/{told['id']}" for state in states}
-        # By its own file where its directory is not proven its own, for somebody else may be a user of that.
-        if cwd in bundles or (not states and below(real_exe(process), runtime.programs)):
-            facts = {"start": process.facts["start"], "bundle": cwd, **told}
+        inner = f"/{TASKS}/{told['namespace']}/{told['id']}"
+        # By its own file too where its directory is not proven its own, for somebody else may be a user of that.
+        tops = states or ((runtime.state,) if is_own(runtime, look, process) else ())
+        bundle = stands_in(case, look.host, process, tuple(f"{top}{inner}" for top in tops))
+        if bundle:
+            facts = {"start": process.facts["start"], "bundle": bundle, **told}
             records.append(Record("shim", process.key, "kernel", facts))
     return records, []
+
+
+def stands_in(case: Case, host: Host, process: Object, directories: tuple[str, ...]) -> str:
+    """Which of these directories of the host is a process' own, "" if none is. In a mount namespace of its own, as a
+    strict snap has one, the same path may be anything: there what counts is the file system, and the place on it."""
+    if process.facts["our_mnt"]:
+        try:
+            path = os.readlink(host.path(f"/proc/{process.key}/cwd")).removesuffix(" (deleted)")
+        except OSError:
+            path = ""
+        return path if path in directories else ""
+    found = snap_program.lies(host, process, "cwd") if directories else None
+    wanted = (found[0].majmin, found[1].removesuffix("//deleted")) if found else None
+    return next((path for path in directories if wanted and place(case.mounts(), path) == wanted), "")
+
+
+def is_own(runtime: Runtime, look: Look, process: Object) -> bool:
+    """Whether a process runs a file of the product's snap, and not what a container has at such a path. Only the host's
+    root can mount a squashfs: a revision that the host has not any more may still be mounted for an older process."""
+    exe = real_exe(process)
+    if process.facts["nested"] or not below(exe, runtime.programs):
+        return False
+    found = None if process.facts["our_mnt"] else snap_program.lies(look.host, process, "exe")
+    if found is None:
+        return bool(process.facts["our_mnt"])
+    mounts = Case(runtime.name, Presence.ABSENT, look.listed).mounts()
+    image = found[0].fstype == "squashfs" and found[0].root == "/" and below(found[0].point, runtime.programs)
+    return image or place(mounts, exe) == (found[0].majmin, found[1].removesuffix("//deleted"))
 
 
 def read_shared(runtime: Runtime, look: Look) -> Answer:
@@ -131,10 +159,22 @@ def read_marked(runtime: Runtime, look: Look) -> Answer:
                 inode = os.lstat(look.host.path(path)).st_ino
             except (OSError, Unreadable):
                 continue  # not there, or no file: nothing of the product's
-            if text is not None and word.encode() in text:
-                facts = {"word": word, "inode": inode, "digest": hashlib.sha256(text).hexdigest()}
+            if text is not None and says(text, word):
+                facts = {
+                    "word": word if isinstance(word, str) else word[0],
+                    "inode": inode,
+                    "digest": hashlib.sha256(text).hexdigest(),
+                }
                 records.append(Record("marked", path, "disk", facts))
     return records, faults
+
+
+def says(text: bytes, word: str | tuple[str, ...]) -> bool:
+    """Whether a text has this word, or has lines, and none but these."""
+    if isinstance(word, str):
+        return word.encode() in text
+    lines = set(text.split(b"\n")) - {b""}
+    return bool(lines) and lines <= {line.encode() for line in word}
 
 
 def read_ufw(runtime: Runtime, look: Look) -> Answer:
@@ -144,8 +184,13 @@ def read_ufw(runtime: Runtime, look: Look) -> Answer:
 
 
 def read_programs(runtime: Runtime, look: Look) -> Answer:
-    """What runs of its snap, after that was unmounted."""
-    return snap_program.read(look.host, snap_of(runtime), look.objects("process")), []
+    """What runs of its snap, after that was unmounted; and records "own", named by pid, of what runs of it in a mount
+    namespace of its own."""
+    records = snap_program.read(look.host, snap_of(runtime), look.objects("process"))
+    for process in look.objects("process"):
+        if not process.facts["our_mnt"] and is_own(runtime, look, process):
+            records.append(Record("own", process.key, "kernel", {"start": process.facts["start"]}))
+    return records, []
 
 
 def snap_of(runtime: Runtime) -> str:
@@ -211,7 +256,7 @@ def user_of(runtime: Runtime, look: Look, marker: Marker) -> str:
         exe, told = real_exe(process), shim_argv(process)
         if process.facts["nested"] or process.facts["uid"] != 0:
             continue
-        if below(exe, runtime.programs) or re.match(runtime.services, process.facts["cgroup"]):
+        if is_own(runtime, look, process) or re.match(runtime.services, process.facts["cgroup"]):
             continue  # a shim of another name (containerd-shim-spin-v2) that its containerd started
         if told:
             other = told["address"] == runtime.address
@@ -258,14 +303,20 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         if real != path and real.count("/") >= 2:
             records.append(Record("place", path, "kernel", {"path": real, "why": f"{path} leads to it"}))
     for process in look.objects("process") if runtime.store else ():
-        if process.facts["nested"] or not below(real_exe(process), runtime.programs):
+        # Anybody may run a program of the snap with such an argument.
+        daemon = real_exe(process).rpartition("/")[2] == "dockerd" and re.match(
+            runtime.services, process.facts["cgroup"]
+        )
+        if process.facts["uid"] != 0 or not daemon or not is_own(runtime, look, process):
             continue
-        for argument in process.facts["argv"][1:]:
-            path = argument.removeprefix("--data-root=")
-            told = path != argument and path.startswith("/") and os.path.normpath(path) == path
-            if told and path != runtime.store and path.count("/") >= 2:
-                facts = {"path": path, "why": f"pid {process.key} was given {argument}"}
+        for path in data_roots(process):
+            if path != runtime.store:
+                facts = {"path": path, "why": f"pid {process.key} was given --data-root={path}"}
                 records.append(Record("place", runtime.store, "kernel", facts))
+    if runtime.store:
+        conf = json_text.read(look.host, *os.path.split(DAEMON_JSON), LIMIT, []) or {}
+        if json_text.is_path(conf.get("data-root")):
+            records.append(Record("rival store", DAEMON_JSON, "disk", {"path": conf["data-root"].rstrip("/")}))
     return records, []
 
 

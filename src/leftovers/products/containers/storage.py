@@ -168,12 +168,14 @@ def marked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
             continue
         for record in case.records_of("marked"):
             if record.name == obj.key and record.source != "ledger" and record.facts["inode"] == obj.identity[2]:
-                said = (Evidence("disk", f"has {word!r} in it"), Evidence("package", source))
+                had = f"has {word!r} in it" if isinstance(word, str) else f"has nothing in it but lines of {source}"
+                said = (Evidence("disk", had), Evidence("package", source))
                 return Finding(f"a file of {runtime.title}", said, role=role)
         if not trace(runtime, case):
             return None
         reason = f"a file with a name of {runtime.title}, but not its text"
-        doubt = (Evidence("disk", f"has no {word!r} in it"),)
+        lacks = f"has no {word!r} in it" if isinstance(word, str) else "has other lines in it than the product writes"
+        doubt = (Evidence("disk", lacks),)
         return Finding(reason, doubt, False, Role.ADMIN, advice=f"rm {obj.key}")
     return None
 
@@ -353,6 +355,9 @@ def ground(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
             if obj.key == f"{where}/{name}" and re.fullmatch(marker.names, name):
                 if obj.facts["type"] == "symlink" and "/" in obj.facts["target"]:
                     return None  # the product's lead to what is beside them
+                link = obj.facts["type"] == "symlink" and obj.facts["target"] == (*marker.files, "")[0]
+                if marker.files and name not in marker.files and not link:
+                    return None  # a plugin that an administrator has put there (containernetworking/plugins)
                 return Finding(f"of {runtime.title}", (said,), role=marker.role)
         for record in case.records_of("used"):
             if record.source == "ledger" or record.name != obj.key or not record.facts["by"]:

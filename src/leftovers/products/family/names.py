@@ -46,6 +46,14 @@ LAYOUT = frozenset(
     )
 )
 
+# Where members have their data, and others what looks the same (containers, devices): no daemon's word makes one of
+# these another's.
+DIRECTORIES = (
+    *("/var/lib/incus", "/var/lib/lxd", "/var/snap/lxd/common/lxd", "/var/lib/lxc", "/var/lib/lxcfs"),
+    *("/var/lib/docker", "/var/lib/containers", "/var/lib/containerd", "/var/lib/kubelet", "/var/lib/machines"),
+    *("/var/snap/docker", "/var/snap/microk8s", "/var/snap/k8s"),
+)
+
 
 @dataclass(frozen=True)
 class Names:

@@ -17,6 +17,7 @@ def monitor(names: Names, obj: Object, case: Case) -> Finding | None:
     argv = obj.facts["argv"]
     if (
         obj.facts["nested"]
+        or obj.facts["uid"] != 0  # anybody may run the file
         or not is_program(names, obj, case, "lxd")
         or not argv
         or not argv[0].startswith("[lxc monitor] ")

@@ -13,7 +13,7 @@ from leftovers.kinds.files import leads_to_remote, remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Object, Presence, Record
 from leftovers.mountinfo import below, host_path
-from leftovers.products.family.names import Names
+from leftovers.products.family.names import DIRECTORIES, Names
 
 
 def read_api(names: Names, look: Look) -> tuple[list[Record], list[str]]:
@@ -99,19 +99,40 @@ def read_programs(names: Names, look: Look) -> tuple[list[Record], list[str]]:
 
 def read_places(names: Names, look: Look) -> tuple[list[Record], list[str]]:
     """Where else the directory is: behind a symlink, or where a daemon was told to have it (INCUS_DIR, LXD_DIR;
-    internal/util/paths.go)."""
+    internal/util/paths.go). Only root's daemon on the host itself is believed, for whoever may run its file may tell it
+    anything; and no daemon of a snap, which always tells it the same place (snapcraft/commands/daemon.start)."""
     places = {}
     if os.path.islink(look.host.path(names.directory)):
-        places[os.path.realpath(look.host.path(names.directory))] = f"{names.directory} is a symlink to it"
-    for process in look.objects("process"):
-        argv = process.facts["argv"] or [""]
-        if not process.facts["nested"] and names.is_daemon(real_exe(process)) and not argv[0].startswith("["):
+        target = os.path.realpath(look.host.path(names.directory)).removeprefix(look.host.root)
+        places[target] = f"{names.directory} is a symlink to it"
+    for process in look.objects("process") if not names.snap else ():
+        argv, facts = process.facts["argv"] or [""], process.facts
+        daemon = names.is_daemon(real_exe(process)) and not argv[0].startswith("[")
+        if not facts["nested"] and facts["uid"] == 0 and facts["our_mnt"] and daemon:
             places.update(dict.fromkeys(told(names, look.host, process), f"{names.variable} of pid {process.key}"))
     return [
         Record("place", names.directory, "kernel", {"path": path, "why": why})
         for path, why in places.items()
-        if path != names.directory and path.startswith("/") and ".." not in path.split("/") and path.strip("/")
+        if path != names.directory
+        and path.startswith("/")
+        and ".." not in path.split("/")
+        and path.strip("/")
+        and not stranger(names, look, path)
     ], []
+
+
+def stranger(names: Names, look: Look, path: str) -> str:
+    """Whose directory of another product a place is, or is in, or is above; "" if it is nobody's."""
+    mounts = {mount.facts["point"]: mount.facts for mount in look.objects("mount") if mount.facts["host"]}
+    for other in DIRECTORIES:
+        if below(names.directory, other):
+            continue
+        real = other
+        if not leads_to_remote(look.host, mounts, other):
+            real = os.path.realpath(look.host.path(other)).removeprefix(look.host.root)
+        if any(below(path, each) or below(each, path) for each in (other, real)):
+            return other
+    return ""
 
 
 def told(names: Names, host: Host, process: Object) -> list[str]:
@@ -131,6 +152,7 @@ def is_daemon(names: Names, process: Object) -> bool:
     argv, exe = process.facts["argv"], real_exe(process)
     return (
         not process.facts["nested"]
+        and process.facts["uid"] == 0
         and names.is_daemon(exe)
         and bool(argv)
         and (argv[0].startswith("/") or argv[0] == exe.rpartition("/")[2])
