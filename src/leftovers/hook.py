@@ -448,7 +448,7 @@ def snap_watch(scene: Scene, arguments: Sequence[str], environment: Mapping[str,
         if not conf.read(scene.host)[0].enabled:
             return  # since we began
         try:
-            snaps.begin(scene, snap, change, stop=False)
+            snaps.begin(scene, snap, change)
         except Fault as fault:
             scene.say(f"{snap}: {fault}; it will be tried again when snapd is done")
 

@@ -38,7 +38,9 @@ LIMIT = 600.0
 # How long the end of a change is waited for, in seconds: a snapshot of a big snap takes its time.
 CHANGE = 1500.0
 PAUSE = 0.5
-SETTLE = "leftovers-snaps.service"
+SETTLE, WATCH = "leftovers-snaps.service", "leftovers-watch.service"
+# A file for each guard that is up (hooks/snap-guard).
+GUARDS = f"{removal.DIRECTORY}/guards"
 NOBODY = Watched(0, 0)
 
 
@@ -57,8 +59,20 @@ def guard(scene: Scene, unit: str) -> None:
     snap = snap_of(unit)
     change = snapd.removing(scene.host, snap) if product_of(snap) else None
     if change is not None:
+        hold(scene.host, snap)
         # The sweep stops all services: one that is stopped for that must not wait for it.
         begin(scene, snap, change.id, wait=False)
+
+
+def hold(host: Host, snap: str) -> None:
+    """Have the watch hold snapd from here on, until the sweep is done: that ends the services themselves, and then
+    snapd waits for their guards no more."""
+    for unit in host.listdir(GUARDS):
+        if snap_of(unit) == snap:
+            with contextlib.suppress(OSError):
+                os.unlink(host.path(f"{GUARDS}/{unit}"))
+    with contextlib.suppress(Fault):
+        run(["systemctl", "reload-or-restart", WATCH], timeout=60, success=(0, 1, 5))
 
 
 def snap_of(unit: str) -> str:

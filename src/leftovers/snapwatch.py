@@ -23,10 +23,8 @@ from leftovers.daemons import snapd
 from leftovers.errors import Fault
 from leftovers.host import Host
 
-__all__ = ["GUARDS", "tell", "unguarded", "watch"]
+__all__ = ["tell", "unguarded", "watch"]
 
-# A file for each guard that is up (hooks/snap-guard).
-GUARDS = "/run/leftovers/guards"
 # How often it is looked whether there is still something to watch, and the watchdog is told, in seconds.
 TURN = 60.0
 
@@ -44,7 +42,7 @@ def unguarded(host: Host) -> dict[str, str]:
 
 def guarded(host: Host, name: str) -> bool:
     """Whether a guard of a snap's services is up. Raises Unreadable."""
-    return any(snaps.snap_of(unit) == name for unit in host.listdir(GUARDS))
+    return any(snaps.snap_of(unit) == name for unit in host.listdir(snaps.GUARDS))
 
 
 @dataclass
