@@ -148,7 +148,7 @@ def under_way(host: Host, snap: str) -> str:
 def leave_it_to_the_host(snap: str) -> bool:
     """Let the host's own leftovers do it. False if it cannot."""
     try:
-        said = run.run(["python3", "-I", HOSTS, snap], timeout=LIMIT, success=(0, 1)).out
+        said = run.run(["python3", "-IB", HOSTS, snap], timeout=LIMIT, success=(0, 1)).out
     except ToolFault:
         return False
     with contextlib.suppress(OSError):
