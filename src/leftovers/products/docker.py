@@ -1,8 +1,8 @@
 """Docker, of Debian (docker.io) and of Docker's own packages (docker-ce): what is its own on a host.
 
 It is a tenant of the host's containerd, in the namespaces moby and plugins.moby, and has a containerd of its own where
-there is none. Sources: moby daemon/ (container, network, volume, libnetwork), daemon/internal/libcontainerd/supervisor,
-contrib/init/systemd, contrib/nuke-graph-directory.sh; Debian docker.io 26.1.5 and 28.5.2, debian/docker.io.{prerm,postrm}.
+there is none. Sources: moby daemon/ (container, network, volume, libnetwork, internal/libcontainerd/supervisor),
+contrib/init/systemd, contrib/nuke-graph-directory.sh; Debian docker.io 26.1.5 and 28.5.2, its prerm and postrm.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from leftovers.products.containers.known import (
     runs_own,
     unmounted,
 )
-from leftovers.products.containers.names import TASKS, Runtime
+from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.rivals import shared, shim_argv
 
 CONTAINER, SHIM, DAEMON = "a container's process", "a container's shim", "a program of the product"
