@@ -126,6 +126,11 @@ SNAPD = (
     *(tool for tool in TOOLS if not tool.startswith(("lib", "runit", "squashfs-tools-ng"))),
     *("snapd", "squashfuse", "containerd", "runc", "containernetworking-plugins", "ipset"),
 )
+# What Podman recommends and an administrator has for his users' containers.
+PODMAN = (
+    *(tool for tool in TOOLS if not tool.startswith(("lib", "runit", "squashfs", "dnsmasq"))),
+    *("libpam-systemd", "dbus-user-session", "passt", "slirp4netns", "fuse-overlayfs", "libgpgme11t64", "libyajl2"),
+)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -154,6 +159,7 @@ RECIPES = {
         ),
         # Incus 7 depends on skopeo; libfuse3-4 is lxcfs'.
         Recipe("incus-sid", "sid", (*TOOLS, "skopeo", "libfuse3-4"), (("incus-base", "incus-client", "lxcfs"),), SID),
+        Recipe("podman-trixie", "trixie", PODMAN, (("podman", "netavark", "aardvark-dns", "passt", "catatonit"),)),
         Recipe("tests-sid", "sid", PYTEST, (), SID),
         Recipe("tests-trixie", "trixie", PYTEST, ()),
         Recipe("tests-bookworm", "bookworm", PYTEST, ()),
