@@ -11,7 +11,7 @@ __all__ = ["NAMES", "Directory", "Product", "Reader", "load", "with_companions"]
 
 NAMES = (
     *("incus", "lxd", "lxd-snap", "microk8s", "docker-snap", "k8s"),
-    *("docker", "podman", "containerd"),
+    *("docker", "nerdctl", "podman", "kubernetes", "k3s", "rke2", "containerd"),
     *("incus-lxcfs", "lxcfs"),
 )
 
