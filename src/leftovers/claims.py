@@ -134,11 +134,13 @@ def attribute(
     rules: Mapping[str, Sequence[Rule]],
     recall: Collection[str] = (),
     holds: Mapping[str, Sequence[Rule]] | None = None,
+    orphans: Mapping[str, Sequence[Rule]] | None = None,
 ) -> dict[str, Claim]:
     """Ask a product's rules about every object until nothing new is proven. Returns its claims by object id.
 
     What the ledger recalls of the kinds in `recall` counts as proof from the start. `holds` are asked at the end, when
-    all that can be proven is, about each object that would go: what they find keeps it from going.
+    all that can be proven is, about each object that would go: what they find keeps it from going. `orphans` are asked
+    last, while the product is installed, about what is its own: what they find says that no container has it.
     """
     for recalled in case.recalled.values():
         claim = released(recalled)
@@ -181,6 +183,13 @@ def attribute(
                 said = (*held.evidence[:1], *claim.evidence)
                 reason = f"{claim.reason}{HELD}{held.reason}"
                 case.claims[id] = replace(claim, role=Role.HELD, reason=reason, evidence=said, advice=held.advice)
+    for id, claim in case.claims.items() if case.presence is Presence.INSTALLED else ():
+        if claim.proven and claim.role is Role.LIVE:
+            alone = ask(claim.object, case, (orphans or {}).get(claim.object.kind, ()))
+            if alone is not None and alone.proven:
+                said = (*alone.evidence, *claim.evidence)
+                age = float(alone.facts.get("age", 0.0))
+                case.claims[id] = replace(claim, orphan=alone.reason, age=age, evidence=said)
     return case.claims
 
 

@@ -42,10 +42,12 @@ def decided(
     products: Sequence[Product], seen: Survey, named: Sequence[str], *, data: bool = False, force: bool = False
 ) -> Plan:
     """The plan for the products that were named, and for their companions as far as those are gone themselves."""
+    companions = {name for product in products if product.name in named for name in product.companions}
     names = [
         product.name
         for product in products
-        if product.name in named or seen.presence[product.name] is not Presence.INSTALLED
+        if product.name in named
+        or (product.name in companions and seen.presence[product.name] is not Presence.INSTALLED)
     ]
     return plan(seen, names, data=data, force=force)
 
@@ -61,14 +63,17 @@ def carry_out(
     progress: Progress = lambda title, done, total: None,
     limit: float = LIMIT,
     hindered: Callable[[], str] = lambda: "",
+    look: Callable[[], tuple[Survey, Plan]] | None = None,
 ) -> Report:
     """Carry out a plan that was made from `seen`, under the ledger's lock.
 
     Evidence is on the disk before the first removal. Raises Refusal when it cannot be written: nothing was removed.
     It ends after `limit` seconds, whatever is left; and when `hindered`, which is asked before each batch, says why.
+    `look` looks again where the plan is not one for all that is left (orphans).
     """
     open_many_files()
-    names = [product.name for product in products]
+    names = todo.products
+    everyone, products = products, [product for product in products if product.name in names]
     memory = write_down(ledger, products, seen, run)
     for name in names:
         ledger.log(name, "begin", data=run.data, force=run.force, objects=len(todo.doing()))
@@ -83,7 +88,7 @@ def carry_out(
         for outcome in sweep(host, todo, seen.scope, deadline, note=note, progress=progress, hindered=hindered):
             outcomes[outcome.action.id] = outcome
         tried = {action.id: action.object.identity for action in todo.doing()}
-        seen, todo = look_again(host, products, memory, data=run.data, force=run.force)
+        seen, todo = look() if look else again(host, ledger, everyone, memory, names, run)
         if all(tried.get(action.id) == action.object.identity for action in todo.doing()) or deadline.passed():
             break
         if hindered():
@@ -94,8 +99,21 @@ def carry_out(
             # Something was removed already: this is a fault of the run, and what is left is told.
             todo = replace(todo, faults=(*todo.faults, str(fault)))
             break
-    finish(ledger, products, memory, todo, plan(seen, names, data=True, force=run.force))
+    finish(ledger, products, memory, todo, todo if look else plan(seen, names, data=True, force=run.force), bool(look))
     return Report(tuple(outcomes.values()), todo, seen)
+
+
+def again(
+    host: Host,
+    ledger: Ledger,
+    everyone: Sequence[Product],
+    memory: Mapping[str, Memory],
+    names: Sequence[str],
+    run: Run,
+) -> tuple[Survey, Plan]:
+    """Another look. Those that are only asked whose a thing is are remembered as the ledger has them."""
+    known = {**remember(ledger, [product for product in everyone if product.name not in memory]), **memory}
+    return look_again(host, everyone, known, names, data=run.data, force=run.force)
 
 
 def open_many_files() -> None:
@@ -121,18 +139,23 @@ def write_down(ledger: Ledger, products: Sequence[Product], seen: Survey, run: R
 
 
 def finish(
-    ledger: Ledger, products: Sequence[Product], memory: Mapping[str, Memory], after: Plan, possible: Plan
+    ledger: Ledger,
+    products: Sequence[Product],
+    memory: Mapping[str, Memory],
+    after: Plan,
+    possible: Plan,
+    stays: bool = False,
 ) -> None:
     """The run has come to its end. What is left keeps its evidence, and so does what could still be asked for
     (`possible`: volumes that go with --data), or cannot be read (rules, while iptables is not installed). Where there
-    is nothing, old names could only mislead a later look. What other machines have stays known: nothing on this one
-    will tell it again."""
+    is nothing, old names could only mislead a later look, unless the product `stays`. What other machines have stays
+    known: nothing on this one will tell it again."""
     for product in products:
         held = memory[product.name]
         left = [action for action in after.left() if action.product == product.name]
         ledger.log(product.name, "end", left=[action.id for action in left])
         try:
-            if left or after.faults or any(action.product == product.name for action in possible.doing()):
+            if stays or left or after.faults or any(action.product == product.name for action in possible.doing()):
                 ledger.write(replace(held, run=None))
             else:
                 known = tuple(record for record in held.records if product.elsewhere((record,)))

@@ -15,11 +15,15 @@ from leftovers.exits import FAILED, INTERRUPTED, REFUSED
 
 __all__ = ["main"]
 
+# Longer than any runtime takes from the first of a container's objects to its record of it: containerd, dockerd and
+# CNI's plugins give up on a hung step after a minute or so, and undo it.
+AGE = 120.0
 EXAMPLES = """\
 examples:
   leftovers scan                 what is left of any product, and what is in use
   leftovers plan incus           what would be removed, what stays, and why
   leftovers clean incus          show that, ask, do it, and look again
+  leftovers scan --orphans       what crashes left of products that stay installed
   leftovers verify               is anything left? (exit status 3: yes)
   leftovers explain incusbr0     whose is that bridge, and what proves it
   leftovers record incus         write down what is Incus' now, before removing it
@@ -56,10 +60,11 @@ def parser() -> argparse.ArgumentParser:
     scan = command("scan", "list what is left of products, and what of them is in use")
     scan.add_argument("product", nargs="*")
     scan.add_argument("--exit-code", action="store_true", help="exit with 3 when anything is left")
+    orphans(scan, "only what belongs to no container any more, of products that stay installed")
     show = command("plan", "show what clean would do; changes nothing")
     clean = command("clean", "remove what is left of a product")
     for sub in (show, clean):
-        sub.add_argument("product", nargs="+")
+        sub.add_argument("product", nargs="+" if sub is show else "*")
         sub.add_argument(
             "--data",
             action="store_true",
@@ -67,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         )
         sub.add_argument("--force", action="store_true", help="also while the product is installed")
     show.add_argument("--exit-code", action="store_true", help="exit with 3 when anything is left")
+    orphans(clean, "what belongs to no container any more, of products that stay installed")
     clean.add_argument("--yes", action="store_true", help="do not ask")
     clean.add_argument("-n", "--dry-run", action="store_true", help="the same as plan")
     verify = command("verify", "is anything left? exits with 3 if so")
@@ -77,6 +83,24 @@ def parser() -> argparse.ArgumentParser:
     record = command("record", "write what is a product's own to the ledger; changes nothing else")
     record.add_argument("product", nargs="+")
     return top
+
+
+def orphans(command: argparse.ArgumentParser, help: str) -> None:
+    command.add_argument("--orphans", action="store_true", help=help)
+    command.add_argument(
+        "--older-than",
+        type=seconds,
+        metavar="SECONDS",
+        default=AGE,
+        help=f"with --orphans: what is younger may be in the making ({AGE:.0f})",
+    )
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 86400:
+        raise ValueError(text)
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,6 +155,12 @@ def check(arguments: argparse.Namespace) -> None:
     for name in getattr(arguments, "product", None) or ():
         if name not in NAMES:
             parser().error(f"unknown product {name!r}: choose from {', '.join(NAMES)}")
+    if arguments.command == "clean" and not arguments.product and not arguments.orphans:
+        parser().error("clean: which product? (or --orphans)")
+    if getattr(arguments, "orphans", False) and (
+        getattr(arguments, "data", False) or getattr(arguments, "force", False)
+    ):
+        parser().error("--orphans is about what runs: it takes neither --data nor --force")
     if os.geteuid() != 0:
         raise Refusal(
             "leftovers", "other processes' namespaces are only open to root", f"sudo leftovers {arguments.command}"

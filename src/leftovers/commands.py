@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from leftovers import report
 from leftovers.clean import carry_out, decided, remember, write_down
@@ -14,6 +14,7 @@ from leftovers.explain import explain as explain_object
 from leftovers.host import Host
 from leftovers.ledger import Ledger, Run, now
 from leftovers.model import Plan, Presence
+from leftovers.orphans import Search
 from leftovers.products import NAMES, Product, load, with_companions
 from leftovers.survey import Survey, survey
 
@@ -46,6 +47,8 @@ def status(plan: Plan, found: int) -> int:
 
 
 def scan(arguments: Namespace) -> int:
+    if arguments.orphans:
+        return orphans_of(arguments)
     _, _, products, seen = look(arguments.product)
     plan = decided(products, seen, arguments.product or NAMES)
     show(arguments, plan, seen)
@@ -133,7 +136,9 @@ def record(arguments: Namespace) -> int:
 def clean(arguments: Namespace) -> int:
     if arguments.dry_run:
         arguments.exit_code = False
-        return plan(arguments)
+        return orphans_of(arguments) if arguments.orphans else plan(arguments)
+    if arguments.orphans:
+        return clean_orphans(arguments)
     host = Host()
     ledger = Ledger(host)
     with ledger.locked():
@@ -145,8 +150,8 @@ def clean(arguments: Namespace) -> int:
         todo = decided(products, seen, arguments.product, data=arguments.data, force=arguments.force)
         if not todo.doing():
             show(arguments, todo, seen)
-            close_runs(ledger, products)
-            finish_with(arguments, products, seen)
+            close_runs(ledger, todo.products)
+            finish_with(arguments, [product for product in products if product.name in todo.products], seen)
             return status(todo, 0)
         if arguments.yes:
             if not arguments.json:
@@ -157,6 +162,57 @@ def clean(arguments: Namespace) -> int:
     with ledger.locked():
         seen, todo = unchanged(host, ledger, products, arguments, seen, todo)
         return swept(arguments, host, ledger, products, seen, todo)
+
+
+def search(arguments: Namespace, host: Host, ledger: Ledger) -> Search:
+    names = [name for name in arguments.product or NAMES if load(name).orphans]
+    for name in arguments.product:
+        if name not in names:
+            raise Refusal(name, "of this product nothing can be told an orphan", f"leftovers scan {name}")
+    return Search(host, ledger, with_companions(names), names, arguments.older_than)
+
+
+def waits(arguments: Namespace) -> Callable[[int, float], None]:
+    def say(number: int, seconds: float) -> None:
+        print(f"leftovers: {number} may be in the making: looking again in {seconds:.0f} s", file=sys.stderr)
+
+    return say
+
+
+def orphans_of(arguments: Namespace) -> int:
+    """What belongs to no container any more, of products that stay."""
+    host = Host()
+    looking = search(arguments, host, Ledger(host))
+    seen, found = looking.find(waits(arguments))
+    show(arguments, found, seen)
+    if found.doing() and not arguments.json:
+        names = dict.fromkeys(action.product for action in found.doing())
+        report.to_stdout(f"next: leftovers clean --orphans {' '.join(names)}")
+    return status(found, LEFT if arguments.exit_code else 0)
+
+
+def clean_orphans(arguments: Namespace) -> int:
+    """The same, and away with it. While a person thinks and while we wait, nothing is locked; what is then done was
+    an orphan at each look."""
+    host = Host()
+    ledger = Ledger(host)
+    looking = search(arguments, host, ledger)
+    seen, found = looking.find(waits(arguments))
+    if not found.doing():
+        show(arguments, found, seen)
+        return status(found, 0)
+    if arguments.yes and not arguments.json:
+        show(arguments, found, seen)
+    elif not arguments.yes:
+        consent(arguments, found, seen)
+    agreed = {(action.id, action.object.identity) for action in found.doing()}
+    with ledger.locked():
+        seen, later = looking.look()
+        doing = tuple(each for each in later.doing() if (each.id, each.object.identity) in agreed)
+        names = tuple(dict.fromkeys(action.product for action in doing))
+        todo = Plan(names, doing, later.faults)
+        run = Run(now(), False, False)
+        return swept(arguments, host, ledger, looking.products, seen, todo, run, looking.look)
 
 
 def refuse_installed(named: Sequence[str], products: Sequence[Product], seen: Survey) -> None:
@@ -240,10 +296,10 @@ def swept(
     seen: Survey,
     todo: Plan,
     run: Run | None = None,
+    look: Callable[[], tuple[Survey, Plan]] | None = None,
 ) -> int:
-    products = [product for product in products if product.name in todo.products]
     run = run or Run(now(), arguments.data, arguments.force)
-    done = carry_out(host, ledger, products, seen, todo, run, progress=report.Bar(sys.stderr))
+    done = carry_out(host, ledger, products, seen, todo, run, progress=report.Bar(sys.stderr), look=look)
     left = done.after.left()
     failing = done.after.doing()
     if arguments.json:
@@ -262,16 +318,16 @@ def swept(
             + (": leftovers verify" if left else "")
         )
     if not failing:
-        finish_with(arguments, products, done.survey)
+        finish_with(arguments, [product for product in products if product.name in todo.products], done.survey)
     return FAILED if failing or done.after.faults else DONE
 
 
-def close_runs(ledger: Ledger, products: Sequence[Product]) -> None:
+def close_runs(ledger: Ledger, products: Sequence[str]) -> None:
     """Nothing is to be done any more: a run that was killed at its very end is over."""
     from dataclasses import replace
 
-    for product in products:
-        held = ledger.memory(product.name)
+    for name in products:
+        held = ledger.memory(name)
         if held.run is not None:
             ledger.write(replace(held, run=None))
 
@@ -304,7 +360,7 @@ def resume(arguments: Namespace) -> int:
             nothing = report.document("resume", Plan((), ()), {}) if arguments.json else "nothing to resume"
             report.to_stdout(nothing)
             return DONE
-        products = [load(name) for name in open_runs]
+        products = with_companions(list(open_runs))
         memory = remember(ledger, products)
         seen = survey(host, products, memory)
         # The flags of an earlier boot, or of one of several runs, are not those of all.
@@ -312,7 +368,7 @@ def resume(arguments: Namespace) -> int:
         todo = decided(products, seen, list(open_runs), data=data)
         if not todo.doing():
             show(arguments, todo, seen)
-            close_runs(ledger, products)
+            close_runs(ledger, list(open_runs))
             for name in open_runs if not arguments.json else ():
                 if seen.presence[name] is Presence.INSTALLED:
                     report.to_stdout(f"{name} is installed ({seen.because[name]}): nothing was resumed")

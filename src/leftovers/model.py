@@ -17,6 +17,7 @@ __all__ = [
     "Deadline",
     "Evidence",
     "Identity",
+    "Instance",
     "Listing",
     "Object",
     "Outcome",
@@ -86,7 +87,8 @@ class Claim:
 
     An unproven claim never removes anything: it is a reason to show the object and say why it stays.
     `rank` orders objects of one kind that must go one after the other (lower first). `advice` is the command by
-    which a person would remove or undo what stays.
+    which a person would remove or undo what stays. `orphan` says, of an installed product's object, why no container
+    that exists can have it; `age` is how old it is proven to be then, in seconds (0: unknown).
     """
 
     product: str
@@ -97,6 +99,28 @@ class Claim:
     evidence: tuple[Evidence, ...]
     rank: int = 0
     advice: str = ""
+    orphan: str = ""
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A container, a pod or a virtual machine of a product's, for who asks whose a thing is.
+
+    id       as the product tells it from others; name: as people do
+    image    "" where nobody has written it down; so is `created`, an ISO 8601 text
+    state    "running", "stopped", "created" or ""
+    ties     ids of objects on the host that are directly its own: its first process, its cgroup, its namespace's pin
+    """
+
+    product: str
+    id: str
+    name: str
+    evidence: Evidence
+    image: str = ""
+    created: str = ""
+    state: str = ""
+    ties: tuple[str, ...] = ()
 
 
 class Presence(str, Enum):

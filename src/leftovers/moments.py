@@ -276,9 +276,8 @@ def sweep_now(
                 scene.ledger.write(replace(memory[name], stopped=None))
         seen = survey(scene.host, products, remember(scene.ledger, products))
         todo = decided(products, seen, names, force=force)
-        taking = [product for product in products if product.name in todo.products]
         run = Run(now(), False, force)
-        done = carry_out(scene.host, scene.ledger, taking, seen, todo, run, limit=limit, hindered=hindered)
+        done = carry_out(scene.host, scene.ledger, products, seen, todo, run, limit=limit, hindered=hindered)
     return done, time.monotonic() - began
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from leftovers.kinds import KINDS
 from leftovers.model import Action, Claim, Plan, Presence, Role, Verb
 from leftovers.survey import Survey
 
-__all__ = ["UNPURGED", "decide", "plan"]
+__all__ = ["TOO_YOUNG", "UNPURGED", "decide", "orphans", "plan", "settled"]
 
 ORDER = {kind.name: number for number, kind in enumerate(KINDS)}
 # Why data stays that the package's own purge will remove.
 UNPURGED = ", the package is removed but not purged"
+# Why an orphan stays that may be a container in the making.
+TOO_YOUNG = ", and too young to tell"
 # What others are only connected with: nothing of theirs is in it.
 KNOWN = ("link", "nft", "xtables", "ovs")
 # What can be said of a role by presence of the package. What is not named here is kept.
@@ -37,11 +39,53 @@ def plan(survey: Survey, products: Sequence[str], *, data: bool = False, force: 
     actions = [
         action
         for claims in survey.claims.values()
-        for action in decide(claims, presence, data)
+        for action in decide(settled(claims, presence, survey.tenants, products), presence, data)
         if action.product in products
     ]
-    ordered = sorted(actions, key=lambda action: (action.product in survey.last, *order(action)))
-    return Plan(tuple(products), tuple(ordered), survey.faults)
+    return ordered(survey, products, actions)
+
+
+def orphans(survey: Survey, products: Sequence[str], old: Callable[[Claim], bool]) -> Plan:
+    """What of installed products belongs to no container that exists, from a deep look. What is not `old` enough may
+    be in the making, and stays; so does what somebody else has a word about."""
+    actions = []
+    for claims in survey.claims.values():
+        left = settled(claims, survey.presence, survey.tenants, products)
+        for claim in left.values():
+            if not claim.orphan or claim.product not in products:
+                continue
+            others = [other for other in left.values() if other is not claim and other.role is not Role.ADMIN]
+            verb, reason = Verb.REMOVE, f"{claim.reason}: {claim.orphan}"
+            if others:
+                verb, reason = Verb.KEEP, f"{reason}; {others[0].product} says: {others[0].reason}"
+            elif not old(claim):
+                verb, reason = Verb.KEEP, f"{reason}{TOO_YOUNG}"
+            actions.append(Action(verb, claim.object, claim.product, reason, claim.evidence, claim.rank))
+    return ordered(survey, products, actions)
+
+
+def ordered(survey: Survey, products: Sequence[str], actions: Iterable[Action]) -> Plan:
+    found = sorted(actions, key=lambda action: (action.product in survey.last, *order(action)))
+    return Plan(tuple(products), tuple(found), survey.faults)
+
+
+def settled(
+    claims: Mapping[str, Claim],
+    presence: Mapping[str, Presence],
+    tenants: Mapping[str, Sequence[str]],
+    products: Sequence[str],
+) -> Mapping[str, Claim]:
+    """The claims on an object without those that are only made for somebody else: a daemon claims all that is in it,
+    and its tenants what of that is theirs. A tenant that stays keeps his own, and of a daemon that stays goes what is
+    a tenant's who goes; when both go it does not matter whose word it is, if only one of those asked for has it."""
+    for landlord, names in tenants.items():
+        own = [name for name in names if name in claims and claims[name].proven and claims[name].role is not Role.ADMIN]
+        if landlord not in claims or not own:
+            continue
+        stays = any(presence[name] is Presence.INSTALLED for name in (landlord, *own))
+        drop = [landlord] if stays or any(name in products for name in own) else own
+        claims = {name: claim for name, claim in claims.items() if name not in drop}
+    return claims
 
 
 def decide(claims: Mapping[str, Claim], presence: Mapping[str, Presence], data: bool) -> Iterable[Action]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from leftovers.claims import Case, attribute
 from leftovers.daemons import dpkg, snapd
@@ -13,7 +13,7 @@ from leftovers.errors import Fault, Unreadable
 from leftovers.host import Host
 from leftovers.kinds import Kind, Look, survey_order
 from leftovers.ledger import Memory
-from leftovers.model import Claim, Listing, Object, Presence, Record, Role, Scope
+from leftovers.model import Claim, Instance, Listing, Object, Presence, Record, Role, Scope
 from leftovers.mountinfo import below, place
 from leftovers.products import NAMES, Product, load
 from leftovers.run import SNAP
@@ -32,6 +32,8 @@ class Survey:
     records    what each product has written down
     faults     what could not be read: with any of these, the rest may not be the whole
     last       products that others of these live with: theirs goes when all else has gone
+    tenants    by product, those that have containers in its daemon
+    instances  by product, its containers; only of a deep look
     """
 
     boot_id: str
@@ -43,10 +45,13 @@ class Survey:
     records: Mapping[str, tuple[Record, ...]]
     faults: tuple[str, ...]
     last: frozenset[str] = frozenset()
+    tenants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    instances: Mapping[str, tuple[Instance, ...]] = field(default_factory=dict)
 
 
-def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]) -> Survey:
-    """Look at the whole host on behalf of some products. `memory` is what the ledger holds for each of them."""
+def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory], *, deep: bool = False) -> Survey:
+    """Look at the whole host on behalf of some products. `memory` is what the ledger holds for each of them. A deep
+    look also asks for their containers, and what of an installed one belongs to none."""
     kinds = survey_order()
     listed: dict[str, tuple[Object, ...]] = {}
     faults: list[str] = []
@@ -66,6 +71,7 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
     present = {product.name: presence(host, product, listed) for product in products}
     boot_id = host.boot_id()
     claims: dict[str, dict[str, Claim]] = {}
+    instances: dict[str, tuple[Instance, ...]] = {}
     for product in products:
         case = Case(
             product.name,
@@ -76,7 +82,10 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
             recalled=remembered(memory.get(product.name), listed, boot_id),
             been=product.name in memory and memory[product.name].been,
         )
-        claims[product.name] = attribute(case, product.rules, product.recall, product.holds)
+        orphans = product.orphans if deep else {}
+        claims[product.name] = attribute(case, product.rules, product.recall, product.holds, orphans)
+        if deep and product.instances is not None:
+            instances[product.name] = tuple(product.instances(case))
     return Survey(
         boot_id,
         scope,
@@ -87,6 +96,8 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
         records,
         tuple(dict.fromkeys(faults)),
         frozenset(companion for product in products for companion in product.companions),
+        {product.name: product.tenants for product in products if product.tenants},
+        instances,
     )
 
 

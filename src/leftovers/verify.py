@@ -15,8 +15,14 @@ __all__ = ["look_again"]
 
 
 def look_again(
-    host: Host, products: Sequence[Product], memory: Mapping[str, Memory], *, data: bool, force: bool
+    host: Host,
+    products: Sequence[Product],
+    memory: Mapping[str, Memory],
+    names: Sequence[str],
+    *,
+    data: bool,
+    force: bool,
 ) -> tuple[Survey, Plan]:
-    """A new survey and a new plan for the same products: what is left is the plan's left()."""
+    """A new survey of the same products, and a new plan for those of these names: what is left is its left()."""
     seen = survey(host, products, memory)
-    return seen, plan(seen, [product.name for product in products], data=data, force=force)
+    return seen, plan(seen, names, data=data, force=force)

@@ -29,7 +29,7 @@ FLOORS = [
     {"plan"},
     {"inventory", "sweep", "verify", "explain"},
     {"clean", "report", "saved"},
-    {"moments"},
+    {"moments", "orphans"},
     {"commands", "snaps"},
     {"publisher", "snapwatch"},
     {"cli", "hook"},

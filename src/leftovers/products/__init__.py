@@ -21,13 +21,18 @@ def load(name: str) -> Product:
 
 
 def with_companions(names: Sequence[str]) -> list[Product]:
-    """The products asked for, each once, and after them those that only live for them."""
-    products = [load(name) for name in dict.fromkeys(names)]
-    present = {product.name for product in products}
-    for product in list(products):
-        for companion in product.companions:
-            if companion not in present:
-                present.add(companion)
-                products.append(load(companion))
+    """The products asked for, each once, and after them those that only live for them. Before a product come those
+    that have containers of theirs in its daemon: they are asked what of it is theirs, and nothing of them goes."""
+    present = list(dict.fromkeys(names))
+    for name in present:
+        present += [other for other in load(name).companions if other not in present]
+    for name in list(present):
+        present += [tenant for tenant in load(name).tenants if tenant not in present]
+    products = [load(name) for name in present]
     lived_for = {companion for product in products for companion in product.companions}
-    return sorted(products, key=lambda product: product.name in lived_for)
+    return sorted(products, key=lambda product: (product.name in lived_for, place(product.name)))
+
+
+def place(name: str) -> int:
+    """Where a product stands in the list."""
+    return NAMES.index(name.partition("@")[0])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from leftovers.claims import Rule
+from leftovers.claims import Case, Rule
 from leftovers.host import Host
 from leftovers.kinds.kind import Look
-from leftovers.model import Deadline, Record, Role
+from leftovers.model import Deadline, Instance, Record, Role
 
 __all__ = ["Directory", "Product", "Reader"]
 
@@ -51,6 +51,12 @@ class Product:
     successors  packages of another name that take its place: their coming makes a removal a replacement
     instance_processes  the reasons of those rules for processes of which each running instance has one
     companions  products that only live for others; looked at together with this one
+    tenants     products that have containers of their own in this one's daemon: they are looked at with it, and their
+                word about a thing goes before its own (plan.settled)
+    instances   its containers, pods or virtual machines, asked when all its claims are made
+    orphans     by kind: rules that are asked, while the product is installed, about what is proven its own: a finding
+                says that no container that exists, running or not, has it, with the fact `age` (seconds) where a
+                lowest age is proven. None where that cannot be told
     recall      kinds whose proof stands once it was given, for as long as the object is the same: the ledger's word
                 counts for these. Of other kinds somebody else may since have become a user
     stop        asks what runs, of these records, to shut down cleanly, all at once and never by force, and waits until
@@ -84,6 +90,9 @@ class Product:
     successors: tuple[str, ...] = ()
     instance_processes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
+    instances: Callable[[Case], Sequence[Instance]] | None = None
+    orphans: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     recall: frozenset[str] = frozenset({"process", "link", "mount", "cgroup", "loop", "pool", "xtables", "ovs"})
     stop: Callable[[Host, Sequence[Record], Deadline], Mapping[str, str]] | None = None
     enders: tuple[str, ...] = ()

@@ -35,7 +35,7 @@ def grounds(runtime: Runtime, case: Case) -> dict[str, tuple[str, ...]]:
     directory; and none is the product's where somebody else may use it by now."""
 
     def make() -> dict[str, tuple[str, ...]]:
-        found = {path: case.at(path) for path in (runtime.directory, *runtime.beside)}
+        found = {path: case.at(path) for path in (runtime.directory, *runtime.beside, *runtime.share)}
         if runtime.store:
             found[runtime.store] = stores(runtime, case)
         used = {record.name: record for record in case.records_of("used") if record.source != "ledger"}
@@ -82,7 +82,10 @@ def data_roots(process: Object) -> list[str]:
 
 
 def located(runtime: Runtime, case: Case, path: str) -> tuple[str, ...]:
-    """Where something of the product's is; () if that is nobody's by a proof."""
+    """Where something of the product's is; () if that is nobody's by a proof. Of a containerd that it shares that is
+    where everybody has his: whoever asks looks for its namespaces there."""
+    if runtime.shares and path and (below(path, runtime.state) or below(path, runtime.root)):
+        return (path,)
     table = grounds(runtime, case)
     ground = max((each for each in table if below(path, each)), key=len, default="")
     return tuple(place + path.removeprefix(ground) for place in table[ground]) if path and ground else ()

@@ -80,6 +80,8 @@ class Runtime:
     cgroups      above its containers, if they are not kubelet's
     profile      of its containers, and who else has one of that name
     store        dockerd's --data-root, "" if it has none
+    shares       whether that containerd is another product's, or the host's: then only what is of `namespaces` in it
+                 is its own
     """
 
     name: str
@@ -112,6 +114,17 @@ class Runtime:
     cgroups: tuple[str, ...] = ()
     profile: tuple[str, str] = ("cri-containerd.apparmor.d", "containerd")
     store: str = ""
+    shares: bool = False
+
+    @cached_property
+    def share(self) -> tuple[str, ...]:
+        """What of a shared containerd's directories is its own: its tasks, and of Kubernetes what CRI keeps there."""
+        if not self.shares:
+            return ()
+        places = [f"{TASKS}/{namespace}" for namespace in self.namespaces]
+        if "k8s.io" in self.namespaces:
+            places += ["io.containerd.grpc.v1.cri", "io.containerd.podsandbox.controller.v1.podsandbox"]
+        return tuple(f"{base}/{place}" for base in (self.state, self.root) for place in places)
 
     @cached_property
     def possessive(self) -> str:

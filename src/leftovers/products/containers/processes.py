@@ -123,6 +123,7 @@ def rooted(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
             if (inner := relative(runtime, case, mount.point, f"{runtime.state}/{TASKS}"))
             and inner.count("/") == 2
             and inner.endswith("/rootfs")
+            and in_bundle(runtime, case, mount.point.removesuffix("/rootfs"))
         }
 
     point = case.cached("containers.roots", make).get((root[0], root[1]))
