@@ -94,7 +94,8 @@ def located(runtime: Runtime, case: Case, path: str) -> tuple[str, ...]:
 def addresses(runtime: Runtime, case: Case) -> tuple[str, ...]:
     """containerd's socket, as shims may have been given it. Without a proof of its directory another's shims may have
     the same."""
-    return tuple(dict.fromkeys((*located(runtime, case, runtime.address), runtime.address)))
+    own = (runtime.address, *(address for address, _, _ in runtime.daemons))
+    return tuple(dict.fromkeys(path for each in own for path in (*located(runtime, case, each), each)))
 
 
 def holds(runtime: Runtime, case: Case, path: str) -> bool:
@@ -126,7 +127,9 @@ def unmounted(process: Object, case: Case) -> str:
 def runs_own(runtime: Runtime, case: Case, process: Object) -> bool:
     """Whether a process runs a file of the product's snap (reading.is_own): in another mount namespace than the host's
     a path alone says nothing."""
-    if process.facts["nested"] or not below(real_exe(process), runtime.programs):
+    exe = real_exe(process)
+    listed = exe in runtime.executables and process.facts["uid"] == 0  # a user may run the same for himself
+    if process.facts["nested"] or not (listed or below(exe, runtime.programs)):
         return False
     table: dict[str, Record] = case.cached(
         "containers.own",
@@ -164,11 +167,11 @@ def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
 
 def in_bundle(runtime: Runtime, case: Case, path: str) -> str:
     """The id of the container whose bundle a path is; "" if it is none of the product's."""
-    inner = relative(runtime, case, path, f"{runtime.state}/{TASKS}") if path else None
-    words = (inner or "").split("/")
-    if len(words) != 2 or (runtime.namespaces and words[0] not in runtime.namespaces):
-        return ""
-    return words[1].removeprefix(".")
+    for state in runtime.states if path else ():
+        words = (relative(runtime, case, path, f"{state}/{TASKS}") or "").split("/")
+        if len(words) == 2 and (not runtime.namespaces or words[0] in runtime.namespaces):
+            return words[1].removeprefix(".")
+    return ""
 
 
 def of(runtime: Runtime, case: Case, type: str) -> Iterator[tuple[Record, Evidence]]:

@@ -80,6 +80,8 @@ class Runtime:
     cgroups      above its containers, if they are not kubelet's
     profile      of its containers, and who else has one of that name
     store        dockerd's --data-root, "" if it has none
+    executables  its own programs in shared places
+    daemons      more containerds, that nobody else has: address, --state and --root of each
     shares       whether that containerd is another product's, or the host's: then only what is of `namespaces` in it
                  is its own
     """
@@ -114,6 +116,8 @@ class Runtime:
     cgroups: tuple[str, ...] = ()
     profile: tuple[str, str] = ("cri-containerd.apparmor.d", "containerd")
     store: str = ""
+    executables: tuple[str, ...] = ()
+    daemons: tuple[tuple[str, str, str], ...] = ()
     shares: bool = False
 
     @cached_property
@@ -121,10 +125,20 @@ class Runtime:
         """What of a shared containerd's directories is its own: its tasks, and of Kubernetes what CRI keeps there."""
         if not self.shares:
             return ()
-        places = [f"{TASKS}/{namespace}" for namespace in self.namespaces]
-        if "k8s.io" in self.namespaces:
+        places = [f"{TASKS}/{namespace}" for namespace in self.namespaces] or [TASKS]
+        if "k8s.io" in self.namespaces or not self.namespaces:
             places += ["io.containerd.grpc.v1.cri", "io.containerd.podsandbox.controller.v1.podsandbox"]
         return tuple(f"{base}/{place}" for base in (self.state, self.root) for place in places)
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """--state of all its containerds."""
+        return (self.state, *(state for _, state, _ in self.daemons))
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """--root of all its containerds."""
+        return (self.root, *(root for _, _, root in self.daemons))
 
     @cached_property
     def possessive(self) -> str:

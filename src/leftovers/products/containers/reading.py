@@ -42,13 +42,17 @@ def read_disk(runtime: Runtime, look: Look) -> Answer:
     faults: list[str] = []
     case = first_look(runtime, look)
     # By the first name of each, wherever symlinks lead from there: readers follow those of a base.
-    states, roots, kubelets, stores = (
-        located(runtime, case, path)[:1] for path in (runtime.state, runtime.root, runtime.kubelet, runtime.store)
-    )
-    for path in (*states, *roots, *kubelets, *stores):
+    pairs = [
+        (state, root)
+        for one, other in zip(runtime.states, runtime.roots)  # noqa: B905 - as many
+        for state in located(runtime, case, one)[:1]
+        for root in located(runtime, case, other)[:1]
+    ]
+    kubelets, stores = (located(runtime, case, path)[:1] for path in (runtime.kubelet, runtime.store))
+    for path in (*(path for pair in pairs for path in pair), *kubelets, *stores):
         if remote(look, path):
             return [], [f"{path}: not read, it is on a network or FUSE file system"]
-    answers = [containerd.read(look.host, state, root, runtime.namespaces) for state in states for root in roots]
+    answers = [containerd.read(look.host, state, root, runtime.namespaces) for state, root in pairs]
     answers += [kubelet.read(look.host, path) for path in kubelets]
     answers += [docker_store.read(look.host, path) for path in stores]
     for found, said in answers:
@@ -67,7 +71,8 @@ def read_shims(runtime: Runtime, look: Look) -> Answer:
     """Records "shim", named by pid, of the shims of this containerd: they were given its socket, and stand in a bundle
     of its --state (core/runtime/v2/binary.go: WorkDir). The kernel tells that directory after it was deleted, too."""
     case = first_look(runtime, look)
-    states, sockets = located(runtime, case, runtime.state), addresses(runtime, case)
+    states = tuple(path for state in runtime.states for path in located(runtime, case, state))
+    sockets = addresses(runtime, case)
     records = []
     for process in look.objects("process"):
         told = shim_argv(process)
@@ -103,7 +108,7 @@ def is_own(runtime: Runtime, look: Look, process: Object) -> bool:
     """Whether a process runs a file of the product's snap, and not what a container has at such a path. Only the host's
     root can mount a squashfs: a revision that the host has not any more may still be mounted for an older process."""
     exe = real_exe(process)
-    if process.facts["nested"] or not below(exe, runtime.programs):
+    if process.facts["nested"] or not (below(exe, runtime.programs) or exe in runtime.executables):
         return False
     found = None if process.facts["our_mnt"] else snap_program.lies(look.host, process, "exe")
     if found is None:
@@ -186,7 +191,8 @@ def read_ufw(runtime: Runtime, look: Look) -> Answer:
 def read_programs(runtime: Runtime, look: Look) -> Answer:
     """What runs of its snap, after that was unmounted; and records "own", named by pid, of what runs of it in a mount
     namespace of its own."""
-    records = snap_program.read(look.host, snap_of(runtime), look.objects("process"))
+    snap = snap_of(runtime)
+    records = snap_program.read(look.host, snap, look.objects("process")) if snap else []
     for process in look.objects("process"):
         if not process.facts["our_mnt"] and is_own(runtime, look, process):
             records.append(Record("own", process.key, "kernel", {"start": process.facts["start"]}))
@@ -194,7 +200,8 @@ def read_programs(runtime: Runtime, look: Look) -> Answer:
 
 
 def snap_of(runtime: Runtime) -> str:
-    return runtime.programs.removeprefix("/snap/")
+    """The snap that the product is, "" if it is none."""
+    return runtime.programs.removeprefix("/snap/") if below(runtime.programs, "/snap") else ""
 
 
 def read_grounds(runtime: Runtime, look: Look) -> Answer:

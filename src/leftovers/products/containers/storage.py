@@ -68,8 +68,8 @@ def mount(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         asked = (Evidence("disk", f"{facts['configured']} asks for a mount there"),)
         return Finding("a mount that the administrator configured", asked, role=Role.ADMIN)
     for directory, form, reason in (
-        (runtime.state, STATE, "a container's file system"),
-        (runtime.root, ROOT, "a mount of containerd's"),
+        *((state, STATE, "a container's file system") for state in runtime.states),
+        *((root, ROOT, "a mount of containerd's") for root in runtime.roots),
         (runtime.kubelet, KUBELET, "a pod's volume"),
         (runtime.netns, re.compile("default"), "the host's network, as dockerd has it"),
         *((directory, re.compile(form), reason) for directory, form, reason in runtime.mounts),
@@ -133,7 +133,7 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
             Directory(path, Role.ADMIN, "another user of what is shared")
             for each in FILES.values()
             for path in each
-            if not below(path, runtime.programs)
+            if not below(path, runtime.programs) and path not in runtime.executables
         ),
     )
 

@@ -1,0 +1,42 @@
+"""containerd, of Debian (containerd) and of Docker's own packages (containerd.io): the landlord of its namespaces.
+
+All that is of its socket is its own, but what is a tenant's is settled with him (plan.settled). Its directories in
+/run are where all containerds of root have theirs. Sources: containerd defaults/defaults_unix.go, cmd/containerd,
+plugins/*, containerd.service; Debian containerd 1.7.24 and 2.1.9.
+"""
+
+from __future__ import annotations
+
+from leftovers.model import Role
+from leftovers.products.containers import Runtime, product
+from leftovers.products.containers.processes import SHIM
+
+STATE = "/run/containerd"
+ROOT = "/var/lib/containerd"
+DAEMONS = ("/usr/bin/containerd", "/usr/local/bin/containerd")
+STARTED = "containerd makes it at its start (cmd/containerd/server)"
+RUNTIME = Runtime(
+    name="containerd",
+    title="containerd",
+    directory=ROOT,
+    address=f"{STATE}/containerd.sock",
+    state=STATE,
+    root=ROOT,
+    shares=True,
+    kubelet="",
+    programs="",
+    executables=DAEMONS,
+    services=r"/system\.slice/containerd\.service(?=/|\Z)",
+    own=((ROOT, Role.EXTERNAL, "no purge of containerd or containerd.io deletes it"),),
+    conf="",
+    brings=("containerd", "cni"),
+    netns="",
+)
+PRODUCT = product(
+    RUNTIME,
+    packages=("containerd", "containerd.io"),
+    daemons=DAEMONS,
+    units=("containerd.service",),
+    tenants=("docker",),
+    instance_processes=(SHIM,),
+)

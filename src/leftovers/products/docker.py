@@ -1,0 +1,67 @@
+"""Docker, of Debian (docker.io) and of Docker's own packages (docker-ce): what is its own on a host.
+
+It is a tenant of the host's containerd, in the namespaces moby and plugins.moby, and has a containerd of its own where
+there is none. Sources: moby daemon/ (container, network, volume, libnetwork, internal/libcontainerd/supervisor),
+contrib/init/systemd, contrib/nuke-graph-directory.sh; Debian docker.io 26.1.5 and 28.5.2, its prerm and postrm.
+"""
+
+from __future__ import annotations
+
+from leftovers.model import Role
+from leftovers.products.containers import Runtime, product
+from leftovers.products.containers.docker import mounts
+from leftovers.products.containers.processes import SHIM
+
+STORE = "/var/lib/docker"
+RUN = "/run/docker"
+DAEMONS = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd")
+RUNTIME = Runtime(
+    name="docker",
+    title="Docker",
+    directory=STORE,
+    beside=(RUN,),
+    address="/run/containerd/containerd.sock",
+    state="/run/containerd",
+    root="/var/lib/containerd",
+    shares=True,
+    namespaces=("moby", "plugins.moby"),
+    # daemon/internal/libcontainerd/supervisor/remote_daemon.go; the second where --exec-root is by its other name.
+    daemons=(
+        (f"{RUN}/containerd/containerd.sock", f"{RUN}/containerd/daemon", f"{STORE}/containerd/daemon"),
+        (f"/var{RUN}/containerd/containerd.sock", f"{RUN}/containerd/daemon", f"{STORE}/containerd/daemon"),
+    ),
+    kubelet="",
+    programs="",
+    executables=(
+        *DAEMONS,
+        *("/usr/bin/docker-proxy", "/usr/sbin/docker-proxy", "/usr/libexec/docker/docker-proxy"),
+        "/usr/local/bin/docker-proxy",
+    ),
+    services=r"/system\.slice/docker\.service(?=/|\Z)",
+    own=(
+        (STORE, Role.EXTERNAL, "docker.io's postrm purge deletes it in trixie, asks in sid; docker-ce's keeps it"),
+        (RUN, Role.LIVE, "dockerd's --exec-root"),
+        ("/run/docker.sock", Role.LIVE, "docker.socket makes it"),
+        ("/run/docker.pid", Role.LIVE, "dockerd's --pidfile"),
+        ("/etc/docker/key.json", Role.DATA, "dockerd makes it up to version 23 (daemon/trustkey.go)"),
+    ),
+    parents=("/etc/docker",),
+    conf="",
+    brings=("docker",),
+    mounts=mounts(STORE),
+    netns=f"{RUN}/netns",
+    runc=f"{RUN}/runtime-runc",
+    cgroups=("/docker", "/system.slice/docker"),
+    profile=("docker-default", "docker"),
+    store=STORE,
+)
+PRODUCT = product(
+    RUNTIME,
+    packages=("docker.io", "docker-ce"),
+    daemons=DAEMONS,
+    units=("docker.service", "docker.socket"),
+    accounts=("group docker",),
+    sysctls=("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"),
+    companions=("containerd",),
+    instance_processes=(SHIM,),
+)
