@@ -163,17 +163,6 @@ RECIPES = {
         Recipe("tests-bookworm", "bookworm", PYTEST, ()),
         Recipe("snapd-trixie", "trixie", SNAPD, (), first_boot="snapd.sh"),
         Recipe("snapd-sid", "sid", SNAPD, (), SID, first_boot="snapd.sh"),
-        # All who make containers on one host (test_explain.py).
-        Recipe(
-            "many-trixie",
-            "trixie",
-            (*TOOLS, "ipset"),
-            (
-                ("incus-base", "incus-client", "lxcfs"),
-                ("docker.io", "docker-cli", "containerd", "runc"),
-                ("podman", "netavark", "aardvark-dns", "conmon", "crun", "containernetworking-plugins"),
-            ),
-        ),
         # The libraries of LXD and Incus; of LXD itself only what its package unpacks to (lab/lxd_snap.py).
         Recipe(
             "lxd-snap-trixie",
@@ -190,6 +179,10 @@ RECIPES = {
         # None of it is installed at start: whoever tests one of them has the others beside it, or not.
         Recipe("docker-trixie", "trixie", ENGINES, (DOCKER, PODMAN)),
         Recipe("docker-sid", "sid", ENGINES, (DOCKER, PODMAN), SID),
+        # All of them on one host, and Incus (test_explain.py).
+        Recipe(
+            "many-trixie", "trixie", (*ENGINES, "ipset"), (("incus-base", "incus-client", "lxcfs"), DOCKER, PODMAN)
+        ),
     )
 }
 
