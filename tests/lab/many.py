@@ -33,8 +33,8 @@ systemd-run -q --unit=admin-netns -p NetworkNamespacePath=/run/netns/left sleep 
 # One end in such a namespace, the other a port of the bridge.
 ip link add vethleft0 type veth peer name eth0 netns left
 ip link set vethleft0 master br-lan up
-ip link add dummy-admin type dummy
-ip link add link br-lan name br-lan.7 type vlan id 7
+ip link add ifbadmin0 type ifb
+ip link add vxadmin type vxlan id 42 dev br-lan dstport 4789
 
 mkdir -p /srv/data /srv/web /mnt/admin /mnt/bound /var/lib/docker-backup/overlay2 /etc/docker-mine
 echo precious >/srv/data/file
@@ -48,7 +48,10 @@ losetup -f /srv/disk.img
 nft -f - <<'N'
 table inet admin {
     set friends { type ipv4_addr; elements = { 10.77.0.2 } }
-    chain guard { type filter hook input priority 5; policy accept; ip saddr @friends accept comment "friends" }
+    chain guard {
+        type filter hook input priority 5; policy accept;
+        ip saddr @friends accept comment "friends"
+    }
 }
 N
 iptables-nft -N ADMIN-IN
@@ -137,5 +140,5 @@ def prepare(m: Machine) -> None:
     script += microk8s.run_pod(POD, "/run/containerd/containerd.sock")
     script += microk8s.run_pod(BATCH, "/run/containerd/containerd.sock")
     m.run(script, timeout=180)
-    install(m, "podman", "netavark", "aardvark-dns", "conmon", "catatonit")
+    install(m, "podman", "netavark", "aardvark-dns", "conmon")
     m.run(PODMAN, timeout=180)

@@ -9,7 +9,17 @@ import re
 
 from leftovers.claims import Case, real_exe
 from leftovers.errors import Unreadable
-from leftovers.evidence import cni, containerd, docker_store, files, json_text, kubelet, snap_program, ufw
+from leftovers.evidence import (
+    cni,
+    containerd,
+    docker_network,
+    docker_store,
+    files,
+    json_text,
+    kubelet,
+    snap_program,
+    ufw,
+)
 from leftovers.host import Host
 from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
@@ -48,13 +58,15 @@ def read_disk(runtime: Runtime, look: Look) -> Answer:
         for state in located(runtime, case, one)[:1]
         for root in located(runtime, case, other)[:1]
     ]
-    kubelets, stores = (located(runtime, case, path)[:1] for path in (runtime.kubelet, runtime.store))
+    kubelets = located(runtime, case, runtime.kubelet)[:1]
+    stores = {real_path(look.host, path): path for path in reversed(located(runtime, case, runtime.store))}.values()
     for path in (*(path for pair in pairs for path in pair), *kubelets, *stores):
         if remote(look, path):
             return [], [f"{path}: not read, it is on a network or FUSE file system"]
     answers = [containerd.read(look.host, state, root, runtime.namespaces) for state, root in pairs]
     answers += [kubelet.read(look.host, path) for path in kubelets]
-    answers += [docker_store.read(look.host, path) for path in stores]
+    for path in (root for store in stores for root in docker_store.roots(look.host, store)):
+        answers += [docker_store.read(look.host, path), docker_network.read(look.host, path)]
     for found, said in answers:
         records += found
         faults += said
