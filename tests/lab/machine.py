@@ -185,6 +185,10 @@ RECIPES = {
         # None of it is installed at start: whoever tests one of them has the others beside it, or not.
         Recipe("docker-trixie", "trixie", ENGINES, (DOCKER, PODMAN)),
         Recipe("docker-sid", "sid", ENGINES, (DOCKER, PODMAN), SID),
+        # All of them on one host, and Incus (test_explain.py).
+        Recipe(
+            "many-trixie", "trixie", (*ENGINES, "ipset"), (("incus-base", "incus-client", "lxcfs"), DOCKER, PODMAN)
+        ),
     )
 }
 
