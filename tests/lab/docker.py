@@ -38,7 +38,7 @@ chown 33:33 /srv/bound/file
 IMAGE = r"""
 mkdir -p /tmp/img/bin /tmp/img/etc /tmp/img/proc /tmp/img/sys /tmp/img/dev /tmp/img/tmp /tmp/img/www
 cp /bin/busybox /tmp/img/bin/busybox
-for a in sh ls cat sleep ip ps kill httpd ping nc wget; do ln -s busybox /tmp/img/bin/$a; done
+for a in sh ls cat sleep ip ps kill httpd ping nc wget true; do ln -s busybox /tmp/img/bin/$a; done
 echo hello >/tmp/img/www/index.html
 tar -C /tmp/img -c . | docker import - bb >/dev/null
 rm -r /tmp/img
@@ -60,17 +60,17 @@ docker volume create vol >/dev/null
 docker volume create -o type=none -o o=bind -o device=/srv/bound bound >/dev/null
 docker volume create -o type=tmpfs -o device=tmpfs -o o=size=1m tmp >/dev/null
 
-docker run -d --name web -p 8080:80 -p 127.0.0.1:8443:443 -v /srv/web:/www bb httpd -f -h /www >/dev/null
-docker run -d --name two --network net2 --restart always -p 8081:80 -v vol:/data bb httpd -f -h /www >/dev/null
+docker run -d --stop-timeout 1 --name web -p 8080:80 -p 127.0.0.1:8443:443 -v /srv/web:/www bb httpd -f -h /www >/dev/null
+docker run -d --stop-timeout 1 --name two --network net2 --restart always -p 8081:80 -v vol:/data bb httpd -f -h /www >/dev/null
 docker network connect net3 two
-docker run -d --name bound -v bound:/bound -v tmp:/t --restart unless-stopped bb sleep 1000100 >/dev/null
-docker run -d --name host --network host --pid host bb sleep 1000101 >/dev/null
-docker run -d --name none --network none bb sleep 1000102 >/dev/null
-docker run -d --name mac --network mac1 bb sleep 1000103 >/dev/null
-docker run -d --name lan --network lan bb sleep 1000106 >/dev/null
-docker run -d --name shared --network container:web bb sleep 1000107 >/dev/null
+docker run -d --stop-timeout 1 --name bound -v bound:/bound -v tmp:/t --restart unless-stopped bb sleep 1000100 >/dev/null
+docker run -d --stop-timeout 1 --name host --network host --pid host bb sleep 1000101 >/dev/null
+docker run -d --stop-timeout 1 --name none --network none bb sleep 1000102 >/dev/null
+docker run -d --stop-timeout 1 --name mac --network mac1 bb sleep 1000103 >/dev/null
+docker run -d --stop-timeout 1 --name lan --network lan bb sleep 1000106 >/dev/null
+docker run -d --stop-timeout 1 --name shared --network container:web bb sleep 1000107 >/dev/null
 docker create --name stopped --network net2 bb sleep 1 >/dev/null
-docker run -d --name ended bb true >/dev/null
+docker run -d --stop-timeout 1 --name ended bb true >/dev/null
 docker exec -d web sleep 1000108
 """
 )

@@ -125,7 +125,7 @@ def rival_file(runtime: Runtime, case: Case, what: str) -> str:
 
 def below_any(path: str, runtime: Runtime) -> bool:
     """Whether that is the product's own program."""
-    return path.startswith(f"{runtime.programs}/") or path in runtime.executables
+    return runtime.is_program(path)
 
 
 def held(case: Case, obj: Object) -> Role:
