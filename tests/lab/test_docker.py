@@ -5,18 +5,17 @@ Whether anything is left, lost or changed is hoststate.py's to say, which shares
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from lab import docker, hoststate
-from lab.docker import ON_SID, ON_TRIXIE
+from lab.docker import ON_TRIXIE
 from lab.machine import Machine
 from lab.scenario import CHANGED as INCUS_CHANGED
-from lab.scenario import DONE, LEFT, Arrive, document, leftovers
-from lab.test_triggers import lines, say
+from lab.scenario import Arrive, leftovers
+from lab.test_triggers import say
 
 ALL = " ".join(docker.PACKAGES)
 # What may stay on the host, and why.
@@ -40,6 +39,7 @@ def same(
         m.snapshot(),
         keep=[f"^{each}" for each in (*KEPT, *left)],
         changed=[f"^{each}" for each in changed],
+        lost=[f"^{each}" for each in LOST],
     )
     assert hoststate.count(found) == 0, f"\n{hoststate.render(found)}\n{said}"
 
