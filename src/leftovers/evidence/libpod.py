@@ -136,13 +136,14 @@ def listed(host: Host, base: str, below: str, faults: list[str]) -> list[Any] | 
     """The objects in a file that is one JSON list; [] where it is absent, None for a fault."""
     try:
         data = files.read(host, base, below, LIMIT)
-        value = [] if data is None else json_text.load(b'{"":' + data + b"}")[""]
-        if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+        read = {"": []} if data is None else json_text.load(b'{"":' + data + b"}")
+        value = read.get("")
+        if len(read) == 1 and isinstance(value, list) and all(isinstance(each, dict) for each in value):
             return value
         note(faults, f"{base}/{below}", "not a list of JSON objects")
     except Unreadable as error:
         note(faults, error.what, error.cause)
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         note(faults, f"{base}/{below}", f"not JSON: {str(error)[:200]}")
     return None
 
