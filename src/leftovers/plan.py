@@ -30,10 +30,10 @@ def plan(survey: Survey, products: Sequence[str], *, data: bool = False, force: 
     """Decide about every object that some product has a word about.
 
     data   also what policy keeps: data of a package that is removed but not purged, volumes at other places
-    force  treat an installed product as if its package were removed
+    force  treat an installed product of these as if its package were removed
     """
     presence = {
-        name: Presence.REMOVED if force and present is Presence.INSTALLED else present
+        name: Presence.REMOVED if force and name in products and present is Presence.INSTALLED else present
         for name, present in survey.presence.items()
     }
     actions = [

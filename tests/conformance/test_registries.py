@@ -176,3 +176,9 @@ def test_an_entry_point_guards_parses_and_calls() -> None:
     for event in EVENTS:
         text = (hooks / f"{event}.py").read_text()
         assert f'main("{event}", sys.argv[1:])' in text and "geteuid" in text and len(text.splitlines()) < 15
+
+
+def test_the_shell_completes_every_product() -> None:
+    text = (SOURCE.parents[1] / "debian/completions/leftovers").read_text()
+    said = re.search(r'local products="([^"]+)"', text)
+    assert said and tuple(said[1].split()) == NAMES

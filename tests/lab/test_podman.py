@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from lab import hoststate, podman
+from lab import hoststate, incus, podman
 from lab.machine import RECIPES, Machine
+from lab.scenario import CHANGED as INCUS_CHANGED
 from lab.scenario import DONE, LEFT, REFUSED, Arrive, document, leftovers
+from lab.scenario import KEPT as INCUS_KEPT
 from lab.scenario import same as compared
 
 on_trixie = pytest.mark.parametrize("machine", [{"recipe": RECIPES["podman-trixie"]}], indirect=True, ids=["trixie"])
@@ -133,9 +135,11 @@ def test_a_users_containers(machine: Machine, arrive: Arrive) -> None:
     assert (shown["action"], shown["reason"]) == ("keep", "alice's own containers (rootless, 2 running)")
     done = m.run(f"apt-get purge -y -q {' '.join(podman.PACKAGES)} 2>&1", timeout=300)
     assert alices(m) == running, done.out
+    # Her namespaces have locked copies of what was mounted for root's containers when they were made.
+    leftovers(m, "verify", "podman")
     alice_answers(m)
+    leftovers(m, "clean", "podman", "--yes")
     said = leftovers(m, "clean", "podman", "--data", "--yes")
-    print(done.out, said.out)
     assert alices(m) == running
     alice_answers(m)
     assert "alice's own containers (rootless, 2 running)" in said.out and "leftovers clean podman@alice" in said.out
@@ -160,3 +164,63 @@ def test_a_users_containers(machine: Machine, arrive: Arrive) -> None:
     leftovers(m, "clean", "podman@alice", "--data", "--yes")
     m.run("loginctl disable-linger alice; while test -e /run/user/$(id -u alice); do sleep 0.1; done")
     same(m, before, [*podman.KEPT, *podman.SESSION])
+
+
+FORGET = """
+import json, sqlite3
+root = "/var/lib/containers/storage"
+db = sqlite3.connect(f"{root}/db.sql")
+(id,) = db.execute("SELECT ID FROM ContainerConfig WHERE Name = 'gone'").fetchone()
+for table, column in (("ContainerConfig", "ID"), ("ContainerState", "ID"), ("IDNamespace", "ID")):
+    db.execute(f"DELETE FROM {table} WHERE {column} = ?", (id,))
+db.commit()
+path = f"{root}/overlay-containers/containers.json"
+entries = json.load(open(path))
+json.dump([entry for entry in entries if entry["id"] != id], open(path, "w"))
+print(id)
+"""
+
+
+@pytest.mark.full
+@on_trixie
+def test_orphans(machine: Machine, arrive: Arrive) -> None:
+    """Podman's records were lost of a container that runs, as by a crash: all that is its own is named, and goes;
+    what any other container has stays, also of one that does not run, and one whose monitor was killed."""
+    m = machine
+    arrive(m)
+    lived(m)
+    leftovers(m, "scan", "--orphans", "--older-than", "1", "--exit-code", "podman")
+    m.run("kill -9 $(podman inspect -f '{{.State.ConmonPid}}' hosted)")
+    used = m.snapshot()
+    m.run(f"podman run -d --name gone --network n1 -p 8090:80 {podman.SERVE}")
+    id = m.run(["python3", "-c", FORGET]).out.strip()
+    found = [o for o in document(m, "scan", "--orphans", "--older-than", "1", "podman") if o["action"] == "remove"]
+    kinds = sorted(o["kind"] for o in found)
+    assert set(kinds) == {"process", "cgroup", "netns", "link", "mount", "file"}, found
+    assert kinds.count("process") == 2 and kinds.count("link") == 1 and kinds.count("netns") == 1
+    said = leftovers(m, "clean", "--orphans", "--older-than", "1", "--yes", "podman")
+    left = [r"nft ", rf"file /(run|var/lib)/(containers|libpod)/.*({id}|/overlay/)", r"file /var/lib/containers/"]
+    same(m, used, [*podman.KEPT, *left, r"(mount|file) .*/overlay/"], said.out)
+    leftovers(m, "scan", "--orphans", "--older-than", "1", "--exit-code", "podman")
+    assert m.run("podman ps -q | wc -l").out == m.run("podman ps -aq --filter status=running | wc -l").out
+    m.run("podman exec c2 nslookup volumes && podman exec volumes wget -T 5 -qO- http://c2/")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("machine", [{"recipe": RECIPES["podman+incus-trixie"]}], indirect=True, ids=["trixie"])
+def test_as_a_bystander(machine: Machine, arrive: Arrive) -> None:
+    """Incus is purged, with two containers, beside Podman with many: these run on and answer. Then Podman is."""
+    m = machine
+    arrive(m)
+    podman.admin_things(m)
+    podman.install(m)
+    podman.use(m)
+    with_podman = m.snapshot()
+    incus.install(m)
+    m.run(f"incus admin init --minimal\n{incus.IMAGE}", timeout=180)
+    m.run("incus -q launch bb i1; incus -q launch bb i2")
+    done = m.run(f"apt-get purge -y -q {' '.join(incus.PACKAGES)} 2>&1", timeout=300)
+    keep = [*podman.KEPT, *INCUS_KEPT, r"cgroup /lxc\.pivot$"]
+    compared(m, with_podman, keep=keep, changed=[*podman.CHANGED, *INCUS_CHANGED], said=done.out)
+    m.run("podman exec c2 nslookup volumes && podman exec volumes wget -T 5 -qO- http://c2/")
+    assert not [o for o in document(m, "plan", "podman", "incus") if o["action"] != "keep"]

@@ -30,6 +30,11 @@ def run(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
         ["plan", "windows"],
         ["pl", "incus"],
         ["scan", "--ex"],
+        ["clean", "--orphans", "--data"],
+        ["clean", "--orphans", "--force", "incus"],
+        ["scan", "--orphans", "--older-than", "-1"],
+        ["scan", "--orphans", "--older-than", "soon"],
+        ["scan", "--orphans", "--older-than", "nan"],
     ],
 )
 def test_usage(argv: list[str]) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from leftovers.model import Claim, Evidence, Object, Presence, Role, Verb
-from leftovers.plan import decide, plan
+from leftovers.plan import TOO_YOUNG, decide, orphans, plan
 from leftovers.survey import Survey
 
 PROOF = (Evidence("kernel", "seen"),)
@@ -170,3 +170,98 @@ def test_what_policy_keeps_is_not_left_over() -> None:
 
 def test_other_products_than_those_asked_for_are_left_out() -> None:
     assert plan(survey(claim(Role.LIVE)), ["lxcfs"]).actions == ()
+
+
+# -- tenants of a daemon, and orphans -------------------------------------------------------------------------------
+
+TENANTS = {"containerd": ("docker", "nerdctl")}
+GONE, THERE = Presence.ABSENT, Presence.INSTALLED
+
+
+@pytest.mark.parametrize(
+    ("docker", "containerd", "asked", "verb", "whose"),
+    [
+        (THERE, THERE, ["docker", "containerd"], Verb.KEEP, "docker"),
+        (GONE, THERE, ["docker"], Verb.REMOVE, "docker"),  # the daemon that stays gives way
+        (GONE, THERE, ["docker", "containerd"], Verb.REMOVE, "docker"),
+        (THERE, GONE, ["containerd"], None, ""),  # a tenant that stays keeps his own, whatever he lives in
+        (GONE, GONE, ["containerd"], Verb.REMOVE, "containerd"),  # and takes what an earlier removal left
+        (GONE, GONE, ["docker"], Verb.REMOVE, "docker"),
+        (GONE, GONE, ["docker", "containerd"], Verb.REMOVE, "docker"),
+    ],
+)
+def test_a_daemon_and_its_tenant_both_know_a_container(
+    docker: Presence, containerd: Presence, asked: list[str], verb: Verb | None, whose: str
+) -> None:
+    seen = tenanted({"docker": docker, "containerd": containerd})
+    actions = plan(seen, asked).actions
+    assert [(action.verb, action.product) for action in actions] == ([(verb, whose)] if verb else [])
+
+
+def tenanted(presence: dict[str, Presence], **more: object) -> Survey:
+    from dataclasses import replace
+
+    both = {name: replace(claim(Role.LIVE, product=name, kind="process"), **more) for name in presence}
+    seen = survey()
+    return replace(seen, claims={"process:x": both}, presence=presence, tenants=TENANTS)
+
+
+def test_what_a_tenant_only_knows_is_the_daemon_s() -> None:
+    from dataclasses import replace
+
+    seen = tenanted({"docker": GONE, "containerd": THERE})
+    known = {**seen.claims["process:x"], "docker": claim(Role.ADMIN, product="docker", kind="process")}
+    (action,) = plan(replace(seen, claims={"process:x": known}), ["docker", "containerd"]).actions
+    assert action.verb is Verb.KEEP
+
+
+def test_force_does_not_make_a_tenant_go() -> None:
+    seen = tenanted({"docker": THERE, "containerd": THERE})
+    assert [action.verb for action in plan(seen, ["containerd"], force=True).actions] == []
+
+
+def orphaned(age: float = 0.0, **more: object) -> Claim:
+    from dataclasses import replace
+
+    return replace(claim(Role.LIVE, product="docker", kind="link", key="v"), orphan="it is gone", age=age, **more)
+
+
+@pytest.mark.parametrize("presence", list(Presence))
+def test_an_orphan_of_an_installed_product_goes_only_as_such(presence: Presence) -> None:
+    from dataclasses import replace
+
+    healthy = claim(Role.LIVE, product="docker", key="healthy")
+    seen = replace(survey(orphaned(), healthy), presence={"docker": presence})
+    found = orphans(seen, ["docker"], lambda claim: True)
+    assert [(action.id, action.verb) for action in found.actions] == [("link:v", Verb.REMOVE)]
+    assert "it is gone" in found.actions[0].reason
+    assert orphans(seen, ["podman"], lambda claim: True).actions == ()
+    if presence is THERE:
+        assert plan(seen, ["docker"]).doing() == ()
+
+
+def test_a_young_orphan_stays() -> None:
+    from dataclasses import replace
+
+    seen = replace(survey(orphaned()), presence={"docker": THERE})
+    (action,) = orphans(seen, ["docker"], lambda claim: False).actions
+    assert action.verb is Verb.KEEP and not action.counts and action.reason.endswith(TOO_YOUNG)
+
+
+@pytest.mark.parametrize(("role", "verb"), [(Role.LIVE, Verb.KEEP), (Role.HELD, Verb.KEEP), (Role.ADMIN, Verb.REMOVE)])
+def test_an_orphan_that_is_somebody_else_s_too_stays(role: Role, verb: Verb) -> None:
+    from dataclasses import replace
+
+    both = {"docker": orphaned(), "podman": claim(role, product="podman", key="v")}
+    seen = replace(survey(), claims={"link:v": both}, presence={"docker": THERE, "podman": THERE})
+    (action,) = orphans(seen, ["docker"], lambda claim: True).actions
+    assert action.verb is verb
+
+
+def test_a_tenant_s_word_is_asked_for_orphans_too() -> None:
+    """docker says that its container is there; containerd alone cannot know."""
+    from dataclasses import replace
+
+    both = {"docker": claim(Role.LIVE, product="docker"), "containerd": replace(orphaned(), product="containerd")}
+    seen = replace(survey(), claims={"link:v": both}, presence={"docker": THERE, "containerd": THERE}, tenants=TENANTS)
+    assert orphans(seen, ["docker", "containerd"], lambda claim: True).actions == ()

@@ -231,6 +231,7 @@ def test_what_the_runtimes_say(disk: Disk) -> None:
     disk.write(f"/run/crun/{INFRA}/status", {"pid": "11", "process-start-time": -1, "bundle": "../x"})
     disk.write("/run/crun/.cache/status", {})
     records, faults = libpod.read_states(disk.host, "/run/crun")
+    assert records[0].facts["rootfs"] == ""
     assert {r.facts["id"]: (r.facts["pid"], r.facts["start"], r.facts["bundle"]) for r in records} == {
         ID: (11, 99, bundle),
         POD: (12, 98, bundle),

@@ -166,8 +166,12 @@ def test_a_bridge_with_somebody_s_port_is_held_and_an_unmanaged_one_is_the_admin
 
 def test_a_monitor_that_ended_leaves_its_container_known_by_the_runtime(host: Podman) -> None:
     host.database({"id": ID})
-    host.record("runtime", f"/run/crun/{ID}", "disk", id=ID, pid=11, start=9, bundle=STATIC, path=f"/run/crun/{ID}")
-    host.record("runtime", f"/run/crun/{OTHER}", "disk", id=OTHER, pid=12, start=9, bundle=f"/srv/{OTHER}", path="/x")
+    host.record(
+        "runtime", f"/run/crun/{ID}", "disk", id=ID, pid=11, start=9, bundle=STATIC, rootfs="", path=f"/run/crun/{ID}"
+    )
+    host.record(
+        "runtime", f"/run/crun/{OTHER}", "disk", id=OTHER, pid=12, start=9, bundle=f"/srv/{OTHER}", rootfs="", path="/x"
+    )
     host.process(11, "/app", "app", nested=True, netns=77, mntns=11)
     host.process(12, "/app", "app", nested=True, netns=78, mntns=12)
     host.file(f"/run/crun/{ID}", entries=("status",))

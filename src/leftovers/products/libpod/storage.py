@@ -51,6 +51,12 @@ def mount(obj: Object, case: Case) -> Finding | None:
         asked = (Evidence("disk", f"{obj.facts['configured']} asks for a mount there"),)
         return Finding("a mount that the administrator configured", asked, role=Role.ADMIN)
     said = Evidence("kernel", f"mounted at {point} ({obj.facts['fstype']}, {obj.facts['source']})")
+    copies = {record.name: record for record in case.records_of("copies") if record.source != "ledger"}
+    if not obj.facts["host"] and str(obj.facts["ns"]) in copies:
+        facts = copies[str(obj.facts["ns"])].facts
+        where = Evidence("kernel", f"in the namespaces of pid {facts['pid']}, of uid {facts['uid']}")
+        reason = "a copy in a user's own namespaces, which goes with these or with its directory"
+        return Finding(reason, (where, said), role=Role.ADMIN)
     if id:
         what = "the file system" if inner.endswith("/merged") else "a mount"
         return Finding(f"{what} of a container", (said, containers(case)[id]))
