@@ -242,6 +242,7 @@ _FAMILY = product(
     RUNTIME,
     packages=(),
     daemons=FILES,
+    uninstall=f"rm {FILES[0]}",
     units=(f"{UNIT}.timer", f"{UNIT}.service"),
     nft_tables=("inet cni_plugins_masquerade", "ip cni_hostport", "ip6 cni_hostport"),
     companions=("containerd",),

@@ -32,6 +32,7 @@ class Product:
     title       what people read
     packages    the packages that can hold its daemon; none if it is a snap
     daemons     the daemon's file, in all layouts: the product is installed while one of them exists
+    uninstall   the command that removes it, where it is in no package and no snap
     snaps       the snaps that are the product: it is installed while snapd has one of them
     units       its systemd units (names or fnmatch patterns)
     directories what it declares on disk
@@ -73,6 +74,7 @@ class Product:
     packages: tuple[str, ...]
     daemons: tuple[str, ...] = ()
     snaps: tuple[str, ...] = ()
+    uninstall: str = ""
     units: tuple[str, ...] = ()
     directories: tuple[Directory, ...] = ()
     accounts: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ __all__ = [
         "data_roots",
         "grounds",
         "holds",
+        "kept",
         "located",
         "members",
         "pod_links",
@@ -124,6 +125,13 @@ def members(runtime: Runtime, case: Case) -> frozenset[tuple[str, str]]:
 
     found: frozenset[tuple[str, str]] = case.cached("containers.members", make)
     return found
+
+
+def kept(runtime: Runtime, namespace: str, id: str) -> tuple[str, ...]:
+    """What a shared containerd has of one container, as directories named for it."""
+    inner = [f"{TASKS}/{namespace}/{id}", f"{TASKS}/{namespace}/.{id}"]
+    inner += [f"{place}/{id}" for place in CRI] if namespace == "k8s.io" else []
+    return tuple(f"{base}/{each}" for base in (runtime.state, runtime.root) for each in inner)
 
 
 def of_member(runtime: Runtime, case: Case, path: str) -> bool:

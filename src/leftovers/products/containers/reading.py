@@ -15,7 +15,7 @@ from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Object, Presence, Record
 from leftovers.mountinfo import below, place
-from leftovers.products.containers.known import addresses, containers, data_roots, holds, located, pod_uids
+from leftovers.products.containers.known import addresses, containers, data_roots, holds, kept, located, pod_uids
 from leftovers.products.containers.names import TASKS, Marker, Runtime
 from leftovers.products.containers.rivals import FILES, PROGRAMS, USERS, shim_argv
 
@@ -386,6 +386,8 @@ def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
             record.type == "log" and (record.facts["id"] in ids or record.facts["uid"] in uids)
         ):
             found.append(record.name)
+        elif record.type in ("container", "nerdctl") and runtime.known:
+            found += kept(runtime, record.facts["namespace"], record.facts["id"])
         elif record.type == "used":
             found += [record.name, *entries_of(runtime, record)]
         elif record.type == "runc":

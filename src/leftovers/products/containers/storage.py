@@ -15,7 +15,9 @@ from leftovers.products.containers.known import (
     containers,
     holds,
     in_bundle,
+    kept,
     located,
+    members,
     pod_uids,
     relative,
     trace,
@@ -199,6 +201,17 @@ def of_container(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     role = Role.DATA if obj.key.startswith(f"{LOGS[0].rpartition('/')[0]}/") else Role.LIVE
     return Finding("what is kept of a container", (said,), role=role)
+
+
+def of_member(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What a shared containerd has of one of the product's containers, in directories named for it."""
+    if not runtime.known or obj.facts["type"] != "directory" or not holds(runtime, case, obj.key):
+        return None
+    for namespace, id in members(runtime, case):
+        if obj.key.endswith(id) and obj.key in kept(runtime, namespace, id):
+            said = Evidence("disk", f"is named for {id[:12]}, a container of {runtime.title}")
+            return Finding("what containerd keeps of a container", (said,))
+    return None
 
 
 def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
@@ -415,6 +428,18 @@ def store(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 RULES = (
-    *(own, store, ground, marked, symlink, of_container, conflist, plugin_directory, parent, shared_directory),
+    *(
+        own,
+        store,
+        ground,
+        marked,
+        symlink,
+        of_container,
+        of_member,
+        conflist,
+        plugin_directory,
+        parent,
+        shared_directory,
+    ),
     firewall,
 )
