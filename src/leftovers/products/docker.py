@@ -10,11 +10,15 @@ from __future__ import annotations
 from leftovers.model import Role
 from leftovers.products.containers import Runtime, product
 from leftovers.products.containers.docker import mounts
+from leftovers.products.containers.names import TASKS
 from leftovers.products.containers.processes import SHIM
 
 STORE = "/var/lib/docker"
 RUN = "/run/docker"
 DAEMONS = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd")
+NAMESPACES = ("moby", "plugins.moby")
+LANDLORD = ("/run/containerd", "/var/lib/containerd")
+SPACES = "only dockerd has these namespaces (daemon/config/config.go)"
 RUNTIME = Runtime(
     name="docker",
     title="Docker",
@@ -24,7 +28,7 @@ RUNTIME = Runtime(
     state="/run/containerd",
     root="/var/lib/containerd",
     shares=True,
-    namespaces=("moby", "plugins.moby"),
+    namespaces=NAMESPACES,
     # daemon/internal/libcontainerd/supervisor/remote_daemon.go; the second where --exec-root is by its other name.
     daemons=(
         (f"{RUN}/containerd/containerd.sock", f"{RUN}/containerd/daemon", f"{STORE}/containerd/daemon"),
@@ -43,6 +47,7 @@ RUNTIME = Runtime(
         (RUN, Role.LIVE, "dockerd's --exec-root"),
         ("/run/docker.sock", Role.LIVE, "docker.socket makes it"),
         ("/run/docker.pid", Role.LIVE, "dockerd's --pidfile"),
+        *((f"{base}/{TASKS}/{namespace}", Role.LIVE, SPACES) for base in LANDLORD for namespace in NAMESPACES),
         ("/etc/docker/key.json", Role.DATA, "dockerd makes it up to version 23 (daemon/trustkey.go)"),
     ),
     parents=("/etc/docker",),

@@ -226,7 +226,6 @@ RUNTIME = Runtime(
     shares=True,
     known="nerdctl",
     reads=read,
-    attached="{namespace}-{id}",
     kubelet="",
     programs="",
     executables=FILES,

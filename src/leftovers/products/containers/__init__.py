@@ -14,7 +14,7 @@ from leftovers import claims
 from leftovers.claims import Case, Finding, Rule
 from leftovers.kinds import KINDS
 from leftovers.model import Object
-from leftovers.products.containers import firewall, network, processes, reading, storage
+from leftovers.products.containers import docker, firewall, network, processes, reading, storage
 from leftovers.products.containers.known import trace
 from leftovers.products.containers.names import Marker, Runtime, rules
 from leftovers.products.product import Product
@@ -53,8 +53,8 @@ def product(runtime: Runtime, **different: Any) -> Product:
         "cgroup": rules(runtime, *processes.CGROUPS),
         "netns": rules(runtime, processes.netns),
         "mount": rules(runtime, storage.mount),
-        "link": rules(runtime, *network.LINKS),
-        "xtables": rules(runtime, *firewall.XTABLES),
+        "link": rules(runtime, *network.LINKS, *docker.LINKS),
+        "xtables": rules(runtime, *firewall.XTABLES, *docker.XTABLES),
         "nft": rules(runtime, firewall.table),
         "loop": tuple(
             claims.backed_below(path, "", "the device of a volume") for path in (runtime.directory, *runtime.beside)

@@ -188,29 +188,6 @@ def strangers(runtime: Runtime, case: Case, obj: Object) -> str:
     return table.get((obj.facts["family"], obj.facts["backend"], obj.facts["table"]), "")
 
 
-# What dockerd has for each bridge in the built-in chains, without a comment (up to 27.x; from 28 on only the first).
-BRIDGE_RULES = (
-    r"-s [0-9./]+ ! -o {0} -j MASQUERADE",
-    r"-o {0} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-    r"-i {0} ! -o {0} -j ACCEPT",
-    r"-i {0} -o {0} -j (ACCEPT|DROP)",
-)
-
-
-def bridge_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """A rule of dockerd's about one of its bridges, to the letter: one with a word more is a person's."""
-    rule = str(obj.facts.get("rule", ""))
-    if "docker" not in runtime.brings or obj.facts["chain"] not in BUILT_IN or not rule:
-        return None
-    for link in case.proven("link"):
-        if link.facts["type"] == "bridge" and any(
-            re.fullmatch(form.format(re.escape(link.key)), rule) for form in BRIDGE_RULES
-        ):
-            said = Evidence("kernel", f"as dockerd writes it for {link.key}, a bridge of {runtime.title}")
-            return Finding("a rule of Docker's", (said,))
-    return None
-
-
 def user_chain(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """DOCKER-USER, which dockerd makes for the administrator, and the jump to it: what is in it is his. Empty, or with
     nothing in it but the RETURN that dockerd wrote there once, it says nothing."""
@@ -307,7 +284,7 @@ def overrides(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return shared(runtime, obj, case, "cni", "an empty chain of CNI's", said, advice, facts=more)
 
 
-XTABLES = (own_rule, container_rule, address_rule, shared_rule, bridge_rule, user_chain, apart, overrides)
+XTABLES = (own_rule, container_rule, address_rule, shared_rule, user_chain, apart, overrides)
 
 
 # -- nft ------------------------------------------------------------------------------------------------------------

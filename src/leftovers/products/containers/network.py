@@ -168,42 +168,7 @@ def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return Finding(reason, (said, Evidence("kernel", f"has the plugin's address {sorted(own)[0]}, and no other port")))
 
 
-DOCKER_BRIDGES = ("docker0", "docker_gwbridge")
-DOCKER_BRIDGE = re.compile(r"br-(?P<id>[0-9a-f]{12})\Z")
-
-
-def docker_bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """A bridge of dockerd's: named for the id of a network that one of its containers is in (bridge_linux.go), or one
-    that it makes for all. A name of that form alone is Podman's and nerdctl's too: such a one is shown."""
-    facts = obj.facts
-    if "docker" not in runtime.brings or not facts["host"] or facts["type"] != "bridge":
-        return None
-    match = DOCKER_BRIDGE.match(obj.key)
-    if (obj.key not in DOCKER_BRIDGES and not match) or not trace(runtime, case):
-        return None
-    advice = f"ip link delete {obj.key}"
-    ports = [link for link in case.objects("link") if link.facts["host"] and link.facts["master"] == obj.key]
-    foreign = [link.key for link in ports if not case.is_proven("link", link.key)]
-    said = None
-    for record in case.records_of("docker"):
-        if match and any(network.startswith(match["id"]) for network in record.facts["networks"]):
-            said = Evidence(record.source, f"container {record.facts['name'] or record.name[:12]} is in that network")
-    reason = "a bridge of Docker's"
-    if match and said is None and len(ports) > len(foreign):
-        said = Evidence("kernel", f"its port {next(link.key for link in ports if link.key not in foreign)} is ours")
-    if match and said is None:
-        doubt = Evidence("kernel", "named for the id of a network, as others name theirs")
-        return Finding("perhaps a bridge of Docker's", (doubt,), False, Role.ADMIN, advice=advice)
-    if foreign:
-        held = (Evidence("kernel", f"has the port {foreign[0]}, which is not the product's"),)
-        return Finding(f"{reason}, which somebody else uses too", held, role=Role.HELD, advice=advice)
-    if said is not None:
-        return Finding(reason, (said,))
-    named = Evidence("kernel", "the name that only dockerd gives")
-    return shared(runtime, obj, case, "docker", reason, named, advice)
-
-
-LINKS = (lent, pod_link, shaper, single, flannel, bridge, docker_bridge)
+LINKS = (lent, pod_link, shaper, single, flannel, bridge)
 
 
 # -- networks -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,18 @@ import re
 
 from leftovers.claims import Case, real_exe
 from leftovers.errors import Unreadable
-from leftovers.evidence import cni, containerd, docker_store, files, json_text, kubelet, snap_program, ufw
+from leftovers.evidence import (
+    cni,
+    containerd,
+    docker_network,
+    docker_settings,
+    docker_store,
+    files,
+    json_text,
+    kubelet,
+    snap_program,
+    ufw,
+)
 from leftovers.host import Host
 from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
@@ -47,13 +58,15 @@ def read_disk(runtime: Runtime, look: Look) -> Answer:
         for state in located(runtime, case, one)[:1]
         for root in located(runtime, case, other)[:1]
     ]
-    kubelets, stores = (located(runtime, case, path)[:1] for path in (runtime.kubelet, runtime.store))
+    kubelets = located(runtime, case, runtime.kubelet)[:1]
+    stores = {real_path(look.host, path): path for path in reversed(located(runtime, case, runtime.store))}.values()
     for path in (*(path for pair in pairs for path in pair), *kubelets, *stores):
         if remote(look, path):
             return [], [f"{path}: not read, it is on a network or FUSE file system"]
     answers = [containerd.read(look.host, state, root, runtime.namespaces) for state, root in pairs]
     answers += [kubelet.read(look.host, path) for path in kubelets]
-    answers += [docker_store.read(look.host, path) for path in stores]
+    for path in (root for store in stores for root in docker_store.roots(look.host, store)):
+        answers += [docker_store.read(look.host, path), docker_network.read(look.host, path)]
     for found, said in answers:
         records += found
         faults += said
@@ -126,13 +139,13 @@ def is_own(runtime: Runtime, look: Look, process: Object) -> bool:
     """Whether a process runs a file of the product's snap, and not what a container has at such a path. Only the host's
     root can mount a squashfs: a revision that the host has not any more may still be mounted for an older process."""
     exe = real_exe(process)
-    if process.facts["nested"] or not (below(exe, runtime.programs) or exe in runtime.executables):
+    if process.facts["nested"] or not runtime.is_program(exe):
         return False
     found = None if process.facts["our_mnt"] else snap_program.lies(look.host, process, "exe")
     if found is None:
         return bool(process.facts["our_mnt"])
     mounts = Case(runtime.name, Presence.ABSENT, look.listed).mounts()
-    image = found[0].fstype == "squashfs" and found[0].root == "/" and below(found[0].point, runtime.programs)
+    image = found[0].fstype == "squashfs" and found[0].root == "/" and below(found[0].point, runtime.programs or "-")
     return image or place(mounts, exe) == (found[0].majmin, found[1].removesuffix("//deleted"))
 
 
@@ -219,7 +232,7 @@ def read_programs(runtime: Runtime, look: Look) -> Answer:
 
 def snap_of(runtime: Runtime) -> str:
     """The snap that the product is, "" if it is none."""
-    return runtime.programs.removeprefix("/snap/") if below(runtime.programs, "/snap") else ""
+    return runtime.programs.removeprefix("/snap/")
 
 
 def read_grounds(runtime: Runtime, look: Look) -> Answer:
@@ -294,8 +307,8 @@ def user_of(runtime: Runtime, look: Look, marker: Marker) -> str:
             return f"pid {process.key} runs {process.facts['exe']}"
     for path in sorted({path for each in USERS[marker.sort] for path in FILES[each]}):
         # What only lies in such a directory is what is asked about.
-        grounds = (*(each.directory for each in runtime.markers), runtime.programs, runtime.directory)
-        own = any(below(path, each) for each in grounds if each) or path in runtime.executables
+        grounds = (*(each.directory for each in runtime.markers), runtime.directory)
+        own = any(below(path, each) for each in grounds) or runtime.is_program(path)
         if not own and not any(below(path, each) for each in ELSEWHERE) and look.host.exists(path):
             return f"{path} is there"
     return ""
@@ -335,6 +348,12 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         if path != runtime.directory:
             facts = {"path": path, "why": f"{runtime.title} was told to have its data there"}
             records.append(Record("place", runtime.directory, "disk", facts))
+    if runtime.lets:
+        records += [Record("usurper", who, "kernel", {"why": why}) for who, why in usurpers(runtime, look)]
+        inside = {"content": containerd.has_content(look.host, runtime.root), "inode": inode_of(look, runtime.root)}
+        records.append(Record("images", runtime.root, "disk", inside))
+    if runtime.store and runtime.executables:
+        return records + settings_of(runtime, look), []
     for process in look.objects("process") if runtime.store else ():
         # Anybody may run a program of the snap with such an argument.
         daemon = real_exe(process).rpartition("/")[2] == "dockerd" and re.match(
@@ -351,6 +370,53 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         if json_text.is_path(conf.get("data-root")):
             records.append(Record("rival store", DAEMON_JSON, "disk", {"path": conf["data-root"].rstrip("/")}))
     return records, []
+
+
+def settings_of(runtime: Runtime, look: Look) -> list[Record]:
+    """Where a dockerd of a package is told to have its data and what is in /run: daemon.json, its arguments."""
+    said = [(docker_settings.read(look.host)[0], "disk", f"{docker_settings.DAEMON_JSON} says so")]
+    for process in look.objects("process"):
+        if real_exe(process).rpartition("/")[2] == "dockerd" and is_own(runtime, look, process):
+            argv = process.facts["argv"]
+            said.append((docker_settings.read(look.host, argv)[0], "kernel", f"pid {process.key} was told so"))
+    records = []
+    for settings, source, why in said:
+        for usual, path in ((runtime.store, settings.root), (runtime.beside[0], settings.exec_root)):
+            real = path if remote(look, path) else real_path(look.host, path)
+            for each in dict.fromkeys((path.rstrip("/"), real)):
+                if each != usual and each.count("/") >= 2 and not below(usual, each):
+                    records.append(Record("place", usual, source, {"path": each, "why": f"{each}: {why}"}))
+    return records
+
+
+# Whose containerd has a socket of its own, by its configuration or its arguments.
+PRIVATE = ("/snap", "/var/snap", "/var/lib/rancher", "/run/k3s", "/run/docker", "/var/run/docker", "/run/snap.docker")
+
+
+def usurpers(runtime: Runtime, look: Look) -> list[tuple[str, str]]:
+    """Who else has his containerd at a shared one's address: another program of that name, unless it was told another
+    place; and the snap k8s, which puts its own there."""
+    found = []
+    for process in look.objects("process"):
+        exe, argv = real_exe(process), process.facts["argv"]
+        if exe.rpartition("/")[2] != "containerd" or process.facts["nested"] or process.facts["uid"] != 0:
+            continue
+        words = [word.partition("=")[2] or word for word in argv[1:]]
+        if is_own(runtime, look, process) or any(below(word, path) for word in words for path in PRIVATE):
+            continue
+        told = next((word for word in words if word.endswith(".sock")), runtime.address)
+        if told == runtime.address:
+            found.append((process.key, f"pid {process.key} runs {exe}"))
+    if look.host.exists("/snap/k8s/current"):
+        found.append(("k8s", "/snap/k8s/current is there"))
+    return found
+
+
+def inode_of(look: Look, path: str) -> int:
+    try:
+        return os.lstat(look.host.path(path)).st_ino
+    except OSError:
+        return 0
 
 
 def entries_of(runtime: Runtime, record: Record) -> list[str]:
@@ -370,6 +436,7 @@ def real_path(host: Host, path: str) -> str:
 def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
     """What of the host's files is to be looked at: all that is named for a container or a pod of the product."""
     case = Case(runtime.name, Presence.ABSENT, {}, records)
+    is_id = containerd.is_id
     ids, uids = containers(runtime, case), pod_uids(runtime, case)
     found: list[str] = []
     for record in records:
@@ -380,8 +447,10 @@ def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
             if record.type == "lease":
                 directory = os.path.dirname(record.name)
                 found += [directory, f"{directory}/lock", *(f"{directory}/last_reserved_ip.{n}" for n in range(4))]
-        elif record.type == "place" and record.name == runtime.store:
+        elif record.type == "place" and record.name in (runtime.store, *runtime.beside):
             found.append(record.facts["path"])
+        elif record.type == "container" and runtime.lets and is_id(record.facts["namespace"]):
+            found += [f"{base}/{TASKS}/{record.facts['namespace']}" for base in (runtime.state, runtime.root)]
         elif record.type == "marked" or (
             record.type == "log" and (record.facts["id"] in ids or record.facts["uid"] in uids)
         ):

@@ -18,13 +18,15 @@ from leftovers.products.containers.known import (
     kept,
     located,
     members,
+    only_one,
     pod_uids,
     relative,
     trace,
+    usurper,
 )
-from leftovers.products.containers.names import Runtime
+from leftovers.products.containers.names import TASKS, Runtime
 from leftovers.products.containers.reading import LOGS
-from leftovers.products.containers.rivals import FILES, made_for, rival, shared
+from leftovers.products.containers.rivals import FILES, held, made_for, rival, shared
 from leftovers.products.product import Directory
 
 UID = r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})"
@@ -135,9 +137,25 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
             Directory(path, Role.ADMIN, "another user of what is shared")
             for each in FILES.values()
             for path in each
-            if not below(path, runtime.programs) and path not in runtime.executables
+            if not runtime.is_program(path)
         ),
     )
+
+
+def tasks(runtime: Runtime) -> tuple[str, ...]:
+    """Where a shared containerd has its containers, by namespace."""
+    return tuple(f"{base}/{TASKS}" for base in (runtime.state, runtime.root)) if runtime.lets else ()
+
+
+def namespace(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The directory of a namespace in it."""
+    top, _, name = obj.key.rpartition("/")
+    if top not in tasks(runtime) or obj.facts["type"] != "directory" or usurper(case):
+        return None
+    for record in case.records_of("container"):
+        if record.facts["namespace"] == name:
+            return Finding("the containers of a namespace", (Evidence(record.source, f"has {record.name}"),))
+    return None
 
 
 def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -147,6 +165,11 @@ def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     path, role, source = declared
     package = Evidence("package", source)
+    if runtime.lets and (other := usurper(case)):
+        user = Evidence("disk" if other.startswith("/") else "kernel", other)
+        return Finding(f"where {runtime.title} has its own, and somebody else", (user,), role=held(case, obj))
+    if role is Role.EXTERNAL:
+        return store_of(runtime, obj, case, package)
     if obj.facts["type"] == "remote":
         reason = f"a directory of {runtime.title} on a network or FUSE file system"
         return Finding(reason, (package,), proven=False, advice=f"rm -r {path}")
@@ -160,7 +183,32 @@ def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return Finding(reason, said, role=Role.ADMIN)
     # In /tmp anybody may have made the way there.
     facts = {"strict": True} if path.startswith("/tmp/") else {}
+    if obj.key in tasks(runtime):
+        facts = {"only_hollow": True}  # somebody who stays may have his in it
     return Finding(f"a {obj.facts['type']} of {runtime.title}", (package,), role=role, facts=facts)
+
+
+def store_of(runtime: Runtime, obj: Object, case: Case, package: Evidence) -> Finding | None:
+    """The data of a product whose package's purge may leave it. On a disk of its own what is in it goes, and the
+    directory stays; there, and behind a symlink, it must have nothing in it that the product does not make."""
+    facts, reason = obj.facts, f"{runtime.possessive} data"
+    if facts["type"] == "remote":
+        return Finding(f"{reason} on a network or FUSE file system", (package,), False, advice=f"rm -r {obj.key}")
+    if facts["type"] == "symlink":
+        said = (package, Evidence("disk", f"leads to {facts['target']}"))
+        return Finding(f"the administrator's symlink for {runtime.possessive} data", said, role=Role.ADMIN)
+    if facts["type"] != "directory":
+        return None
+    strange = next((name for name in facts["entries"] if not STORE.fullmatch(name)), "")
+    if facts["mounted"] and strange:
+        said = (package, Evidence("disk", f"has {strange} in it, which {runtime.title} does not make"))
+        return Finding(f"{reason}, and other things", said, role=Role.ADMIN, advice=f"ls -A {obj.key}")
+    for record in case.records_of("images"):
+        same = record.name == obj.key and record.source != "ledger" and record.facts["inode"] == obj.identity[2]
+        if same and not record.facts["content"] and not strange and not facts["mounted"]:
+            said = (package, Evidence("disk", "has no image and no container's file system in it"))
+            return Finding(f"{runtime.possessive} directory, with nothing in it", said, role=Role.DATA)
+    return Finding(reason, (package,), role=Role.EXTERNAL, facts={"contents": True})
 
 
 def marked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -229,6 +277,9 @@ def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
             for address in addresses(runtime, case):
                 for each in containerd.sockets(address, namespace, id):
                     hashes[each] = Evidence("disk", f"computed from {address}, {namespace} and {id[:12]}")
+    # Those that a person named, while no other containerd is to be seen.
+    alone = only_one(runtime, case)
+    named = {each.facts["id"]: Evidence(each.source, each.name) for each in case.records_of("container")}
     for record in case.records:
         facts = record.facts
         if record.source == "ledger":
@@ -246,8 +297,10 @@ def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
                 found[facts["path"]] = said
         elif record.type == "socket" and facts["hash"] in hashes:
             found[record.name] = hashes[facts["hash"]]
-        elif record.type == "fifo" and facts["ids"] and all(id in ids for id in facts["ids"]):
-            found[record.name] = ids[facts["ids"][0]]
+        elif record.type == "fifo" and facts["ids"]:
+            mine = {id: ids.get(id) or (named.get(id) if alone else None) for id in facts["ids"]}
+            if all(mine.values()):
+                found[record.name] = mine[facts["ids"][0]] or Evidence("disk", "")
     return found
 
 
@@ -255,6 +308,8 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     """A directory that is everybody's, in which nothing is left but the product's: it goes empty. The plugins' own
     counters and locks go with the last lease."""
     path, facts = obj.key, obj.facts
+    if runtime.shares and not runtime.lets and "cni" not in runtime.brings:
+        return None  # its landlord's, or who else's
     network = path.rpartition("/")[0] == "/var/lib/cni/networks"
     namespace = path.rpartition("/")[0] == "/run/containerd/runc"
     if path not in (*RUN, *OPT, *CNI, *LOGS) and not network and not namespace:
@@ -406,9 +461,11 @@ def unmarked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 # What dockerd makes in its --data-root (moby daemon/daemon.go, NewDaemon).
+# And what the scripts of Debian's package put there, and what containerd makes in its --root.
 STORE = re.compile(
     r"buildkit|builder|containerd|containers|engine-id|image|network|overlay2|plugins|rootfs|runtimes|swarm|tmp|volumes"
-    r"|fuse-overlayfs|btrfs|zfs|vfs|trust|key\.json"
+    r"|fuse-overlayfs|btrfs|zfs|vfs|trust|key\.json|[0-9]{1,10}\.[0-9]{1,10}|nuke-graph-directory\.sh|\.purge_sentinel"
+    r"|io\.containerd\.[a-z0-9.-]+|tmpmounts|opt"
 )
 
 
@@ -430,6 +487,7 @@ def store(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 RULES = (
     *(
         own,
+        namespace,
         store,
         ground,
         marked,
