@@ -300,7 +300,8 @@ def user_of(runtime: Runtime, look: Look, marker: Marker) -> str:
         if is_own(runtime, look, process) or re.match(runtime.services, process.facts["cgroup"]):
             continue  # a shim of another name (containerd-shim-spin-v2) that its containerd started
         if told:
-            other = told["address"] == runtime.address
+            # In a containerd that is everybody's anybody has containers.
+            other = told["address"] == runtime.address and not runtime.shares
         else:
             other = exe.rpartition("/")[2] in names and not any(below(exe, path) for path in ELSEWHERE)
         if other and not snap_program.read(look.host, snap_of(runtime), [process]):
