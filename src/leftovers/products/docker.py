@@ -7,7 +7,11 @@ contrib/init/systemd, contrib/nuke-graph-directory.sh; Debian docker.io 26.1.5 a
 
 from __future__ import annotations
 
-from leftovers.model import Role
+from collections.abc import Mapping, Sequence
+
+from leftovers.daemons import docker as daemon
+from leftovers.host import Host
+from leftovers.model import Deadline, Record, Role
 from leftovers.products.containers import Runtime, product
 from leftovers.products.containers.docker import mounts
 from leftovers.products.containers.names import TASKS
@@ -60,6 +64,14 @@ RUNTIME = Runtime(
     profile=("docker-default", "docker"),
     store=STORE,
 )
+
+
+def stop(host: Host, records: Sequence[Record], deadline: Deadline) -> Mapping[str, str]:
+    """Those of records "instance", which there are with live-restore: else the daemon stops all when it is stopped."""
+    facts = {"state": "running"}
+    return daemon.stop(host, [Record("docker", each.name, each.source, facts) for each in records], deadline)
+
+
 PRODUCT = product(
     RUNTIME,
     packages=("docker.io", "docker-ce"),
@@ -68,5 +80,7 @@ PRODUCT = product(
     accounts=("group docker",),
     sysctls=("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"),
     companions=("containerd",),
+    stop=stop,
+    start=daemon.start,
     instance_processes=(SHIM,),
 )

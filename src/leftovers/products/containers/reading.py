@@ -6,8 +6,10 @@ import fnmatch
 import hashlib
 import os
 import re
+from dataclasses import replace
 
 from leftovers.claims import Case, real_exe
+from leftovers.daemons import docker
 from leftovers.errors import Unreadable
 from leftovers.evidence import (
     cni,
@@ -65,8 +67,7 @@ def read_disk(runtime: Runtime, look: Look) -> Answer:
             return [], [f"{path}: not read, it is on a network or FUSE file system"]
     answers = [containerd.read(look.host, state, root, runtime.namespaces) for state, root in pairs]
     answers += [kubelet.read(look.host, path) for path in kubelets]
-    for path in (root for store in stores for root in docker_store.roots(look.host, store)):
-        answers += [docker_store.read(look.host, path), docker_network.read(look.host, path)]
+    answers += [read_store(runtime, look, store) for store in stores]
     for found, said in answers:
         records += found
         faults += said
@@ -354,7 +355,7 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         inside = {"content": containerd.has_content(look.host, runtime.root), "inode": inode_of(look, runtime.root)}
         records.append(Record("images", runtime.root, "disk", inside))
     if runtime.store and runtime.executables:
-        return records + settings_of(runtime, look), []
+        return records + told_places(runtime, look), []
     for process in look.objects("process") if runtime.store else ():
         # Anybody may run a program of the snap with such an argument.
         daemon = real_exe(process).rpartition("/")[2] == "dockerd" and re.match(
@@ -371,23 +372,6 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         if json_text.is_path(conf.get("data-root")):
             records.append(Record("rival store", DAEMON_JSON, "disk", {"path": conf["data-root"].rstrip("/")}))
     return records, []
-
-
-def settings_of(runtime: Runtime, look: Look) -> list[Record]:
-    """Where a dockerd of a package is told to have its data and what is in /run: daemon.json, its arguments."""
-    said = [(docker_settings.read(look.host)[0], "disk", f"{docker_settings.DAEMON_JSON} says so")]
-    for process in look.objects("process"):
-        if real_exe(process).rpartition("/")[2] == "dockerd" and is_own(runtime, look, process):
-            argv = process.facts["argv"]
-            said.append((docker_settings.read(look.host, argv)[0], "kernel", f"pid {process.key} was told so"))
-    records = []
-    for settings, source, why in said:
-        for usual, path in ((runtime.store, settings.root), (runtime.beside[0], settings.exec_root)):
-            real = path if remote(look, path) else real_path(look.host, path)
-            for each in dict.fromkeys((path.rstrip("/"), real)):
-                if each != usual and each.count("/") >= 2 and not below(usual, each):
-                    records.append(Record("place", usual, source, {"path": each, "why": f"{each}: {why}"}))
-    return records
 
 
 # Whose containerd has a socket of its own, by its configuration or its arguments.
@@ -418,6 +402,54 @@ def inode_of(look: Look, path: str) -> int:
         return os.lstat(look.host.path(path)).st_ino
     except OSError:
         return 0
+
+
+def told_places(runtime: Runtime, look: Look) -> list[Record]:
+    """Where a dockerd of a package is told to have its data and what is in /run: daemon.json, its arguments."""
+    records = []
+    for settings, source, why in settings_of(runtime, look):
+        for usual, path in ((runtime.store, settings.root), (runtime.beside[0], settings.exec_root)):
+            real = path if remote(look, path) else real_path(look.host, path)
+            for each in dict.fromkeys((path.rstrip("/"), real)):
+                if each != usual and each.count("/") >= 2 and not below(usual, each):
+                    records.append(Record("place", usual, source, {"path": each, "why": f"{each}: {why}"}))
+    return records
+
+
+def settings_of(runtime: Runtime, look: Look) -> list[tuple[docker_settings.Settings, str, str]]:
+    """How each dockerd of a package is to run, and whose word that is: those that live come first."""
+    found = []
+    for process in look.objects("process"):
+        if real_exe(process).rpartition("/")[2] == "dockerd" and is_own(runtime, look, process):
+            said, _ = docker_settings.read(look.host, process.facts["argv"])
+            found.append((said, "kernel", f"pid {process.key} was told so"))
+    said, _ = docker_settings.read(look.host)
+    return [*found, (said, "disk", f"{docker_settings.DAEMON_JSON} says so")]
+
+
+def read_store(runtime: Runtime, look: Look, store: str) -> Answer:
+    """What is known of the dockerd that has its data there: of itself if it lives, else from that. With live-restore
+    its containers outlive it, and are asked to stop themselves (records "instance"); else it stops them all."""
+    if not runtime.executables:
+        found = [each(look.host, path) for path in docker_store.roots(look.host, store) for each in STORES]
+        return [record for records, _ in found for record in records], [fault for _, said in found for fault in said]
+    options = settings_of(runtime, look)
+    real = real_path(look.host, store)
+    own = [each for each, source, _ in options if source == "kernel" and real_path(look.host, each.root) == real]
+    settings = own[0] if own else replace(options[-1][0], root=store)
+    records, faults = docker.read(look.host, settings, bool(own))
+    for record in list(records):
+        facts = record.facts
+        if record.type == "docker-network" and facts["driver"] in NETWORKS and not facts["default"]:
+            records.append(Record("network", facts["name"] or record.name[:12], record.source, {"managed": True}))
+        elif record.type == "docker" and own and settings.live_restore:
+            running = {"running": facts["state"] == "running", "ephemeral": facts["auto_remove"]}
+            records.append(Record("instance", record.name, record.source, running))
+    return records, faults
+
+
+STORES = (docker_store.read, docker_network.read)
+NETWORKS = ("bridge", "macvlan", "ipvlan", "overlay")
 
 
 def entries_of(runtime: Runtime, record: Record) -> list[str]:

@@ -127,6 +127,7 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
         ),
         *(Directory(path, Role.DATA, "made for what is in it") for path in runtime.parents),
         *(Directory(path, Role.LIVE, shared_by) for path in (*RUN, *CNI)),
+        *(Directory(path, Role.DATA, shared_by) for path in (CONF if runtime.lets else ())),
         *(Directory(path, Role.DATA, shared_by) for path in (*OPT, *LOGS)),
         *(Directory(path, role, f"{what}'s own directory") for path, what, role in PLUGINS),
         *(
@@ -203,6 +204,10 @@ def store_of(runtime: Runtime, obj: Object, case: Case, package: Evidence) -> Fi
     if facts["mounted"] and strange:
         said = (package, Evidence("disk", f"has {strange} in it, which {runtime.title} does not make"))
         return Finding(f"{reason}, and other things", said, role=Role.ADMIN, advice=f"ls -A {obj.key}")
+    if facts["hollow"] and not facts["mounted"]:
+        # docker.io's postrm deletes what is in it.
+        said = (package, Evidence("disk", "has no file in it"))
+        return Finding(f"{runtime.possessive} directory, with nothing in it", said, role=Role.DATA)
     for record in case.records_of("images"):
         same = record.name == obj.key and record.source != "ledger" and record.facts["inode"] == obj.identity[2]
         if same and not record.facts["content"] and not strange and not facts["mounted"]:
@@ -332,6 +337,21 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
         "role": Role.DATA if path in (*OPT, *LOGS) else Role.LIVE,
     }
     return shared(runtime, obj, case, what, "a directory of containers, empty", said, f"rmdir {path}", **more)
+
+
+# containerd's CRI makes it at each start (containerd internal/cri/server/cni_conf_syncer.go, newCNINetConfSyncer).
+CONF = ("/etc/cni/net.d", "/etc/cni")
+
+
+def empty_conf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The directory of CNI's configurations, with none in it."""
+    if not runtime.lets or obj.key not in CONF or obj.facts["type"] != "directory" or obj.facts["mounted"]:
+        return None
+    if not obj.facts["hollow"] or usurper(case):
+        return None
+    said = Evidence("disk", "containerd makes it, and there is no file in it")
+    more: dict[str, object] = {"facts": {"only_hollow": True}, "role": Role.DATA}
+    return shared(runtime, obj, case, "cni", "a directory for CNI, empty", said, f"rmdir {obj.key}", **more)
 
 
 def left_over(case: Case, directory: Object) -> list[str]:
@@ -499,5 +519,5 @@ RULES = (
         parent,
         shared_directory,
     ),
-    firewall,
+    *(firewall, empty_conf),
 )
