@@ -44,7 +44,7 @@ LANDLORD = (
     *("/run/containerd/io.containerd.runtime.v2.task", "/run/containerd/io.containerd.runtime.v2.task/k8s.io"),
     *("/run/containerd/io.containerd.grpc.v1.cri", "/run/containerd/io.containerd.grpc.v1.cri/sandboxes"),
     *("/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd/fifo"),
-    "/run/containerd",
+    *("/run/containerd", "/etc/cni", "/etc/cni/net.d"),
 )
 PLACES = (*like.PLACES, *DATA)
 

@@ -1,5 +1,6 @@
 """Kubernetes of kubelet's package on the host's containerd: its pods are those that its kubelet knows, among what
-others have in the same namespace; its directories are its own by what kubeadm wrote into them, where no other kubelet is."""
+others have in the same namespace; its directories are its own by what kubeadm wrote into them, where no other kubelet
+is."""
 
 from __future__ import annotations
 
@@ -296,3 +297,13 @@ def test_a_rival_in_a_network_of_his_own_says_nothing_and_one_on_the_host_s_does
     facts: dict[str, Any] = {"nested": True, "mntns": 5}
     host.process(70, "/usr/local/bin/kube-proxy", "kube-proxy", **facts, our_net=True)
     assert not made & host.gone()
+
+
+def test_cni_s_directory_stays_with_a_containerd_that_watches_it(host: Kubernetes) -> None:
+    host.grounds()
+    furnish(host)
+    host.conflist("10-flannel.conflist", "flannel")
+    host.file(NETWORKS, entries=("10-flannel.conflist",))
+    assert NETWORKS in files(host)
+    host.file("/usr/bin/containerd", "file")
+    assert NETWORKS not in files(host)

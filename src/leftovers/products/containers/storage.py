@@ -374,6 +374,10 @@ def parent(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     if not all(case.is_proven("file", f"{obj.key}/{name}") for name in entries):
         return None
+    if runtime.shares and any(file.key in FILES["containerd"] for file in case.objects("file")):
+        return (
+            None  # containerd watches it, and has no CRI any more when it goes (internal/cri/server/cni_conf_syncer.go)
+        )
     said = Evidence("disk", f"holds {', '.join(entries[:3])}, and nothing else")
     return Finding(f"a directory made for {runtime.title}", (said,), role=Role.DATA, facts={"only_hollow": True})
 
