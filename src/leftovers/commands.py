@@ -287,6 +287,8 @@ def removal_of(product: Product) -> str:
     lives for."""
     if product.snaps and not product.packages:
         return f"snap remove --purge {product.snaps[0]}"
+    if product.uninstall:
+        return product.uninstall
     packages = product.packages or next(
         other.packages for other in map(load, NAMES) if product.name in other.companions
     )

@@ -22,6 +22,7 @@ __all__ = [
         "data_roots",
         "grounds",
         "holds",
+        "kept",
         "located",
         "members",
         "pod_links",
@@ -136,6 +137,13 @@ def members(runtime: Runtime, case: Case) -> frozenset[tuple[str, str]]:
     return found
 
 
+def kept(runtime: Runtime, namespace: str, id: str) -> tuple[str, ...]:
+    """What a shared containerd has of one container, as directories named for it."""
+    inner = [f"{TASKS}/{namespace}/{id}", f"{TASKS}/{namespace}/.{id}"]
+    inner += [f"{place}/{id}" for place in CRI] if namespace == "k8s.io" else []
+    return tuple(f"{base}/{each}" for base in (runtime.state, runtime.root) for each in inner)
+
+
 def of_member(runtime: Runtime, case: Case, path: str) -> bool:
     """Whether a path lies in what a shared containerd has of one of the product's containers."""
     for base in (runtime.state, runtime.root) if runtime.known else ():
@@ -175,10 +183,7 @@ def runs_own(runtime: Runtime, case: Case, process: Object) -> bool:
     """Whether a process runs a file of the product's snap (reading.is_own): in another mount namespace than the host's
     a path alone says nothing."""
     exe = real_exe(process)
-    places = [runtime.programs] if runtime.programs else []
-    if below(runtime.programs, runtime.directory):
-        places += [place + runtime.programs.removeprefix(runtime.directory) for place in case.at(runtime.directory)]
-    if process.facts["nested"] or not (runtime.is_program(exe) or any(below(exe, place) for place in places)):
+    if process.facts["nested"] or not (runtime.is_program(exe) or elsewhere(runtime, case, exe)):
         return False
     if exe in runtime.executables and process.facts["uid"] != 0:
         return False  # a user may run the same for himself
@@ -188,6 +193,14 @@ def runs_own(runtime: Runtime, case: Case, process: Object) -> bool:
     )
     record = table.get(process.key)
     return bool(process.facts["our_mnt"]) or (record is not None and record.facts["start"] == process.facts["start"])
+
+
+def elsewhere(runtime: Runtime, case: Case, exe: str) -> bool:
+    """Whether a file is one of the programs in the product's directory, where that is at another place."""
+    if not runtime.programs or not below(runtime.programs, runtime.directory):
+        return False
+    inner = runtime.programs.removeprefix(runtime.directory)
+    return any(below(exe, f"{place}{inner}") for place in case.at(runtime.directory))
 
 
 def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
@@ -200,8 +213,7 @@ def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
         def add(record: Record, text: str) -> None:
             id = record.facts["id"]
             if containerd.is_unique(id):
-                for name in (id, runtime.attached.format(namespace=record.facts["namespace"], id=id)):
-                    found.setdefault(name, Evidence(record.source, text))
+                found.setdefault(id, Evidence(record.source, text))
 
         for record in case.records_of("container"):
             add(record, f"a container of {runtime.address}")
@@ -213,7 +225,7 @@ def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
             if in_bundle(runtime, case, record.facts["bundle"]) == record.facts["id"]:
                 add(record, f"runc runs it in {record.facts['bundle']}")
         alone = only_one(runtime, case)
-        for type in ("container", "shim"):
+        for type in ("container", "shim", *(["nerdctl"] if runtime.known == "nerdctl" else [])):
             for record in case.records_of(type):
                 # As ctr and nerdctl call it when they ask CNI's plugins for its network.
                 whole = f"{record.facts['namespace']}-{record.facts['id']}"

@@ -96,7 +96,6 @@ class Runtime:
     known        the type of the records that tell which containers of a shared containerd are its own, where others
                  have theirs in the same namespaces: "nerdctl" (by id), or "pod" (by the uid of their pod)
     reads        what reads more of its records, before those of containers are
-    attached     how CNI is told of a container, of its namespace and its id
     told         what its configuration says of where else `directory` is
     """
 
@@ -135,13 +134,12 @@ class Runtime:
     shares: bool = False
     known: str = ""
     reads: Callable[[Look], tuple[list[Record], list[str]]] | None = None
-    attached: str = "{id}"
     told: Callable[[Host], list[str]] | None = None
 
     @property
     def lets(self) -> bool:
         """Whether it is a shared containerd itself, and not one who has his containers in it."""
-        return self.shares and not self.namespaces
+        return self.shares and not self.namespaces and not self.known
 
     @cached_property
     def share(self) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Object, Presence, Record
 from leftovers.mountinfo import below, place
-from leftovers.products.containers.known import addresses, containers, data_roots, holds, located, pod_uids
+from leftovers.products.containers.known import addresses, containers, data_roots, holds, kept, located, pod_uids
 from leftovers.products.containers.names import TASKS, Marker, Runtime
 from leftovers.products.containers.rivals import FILES, PROGRAMS, USERS, shim_argv
 
@@ -301,15 +301,16 @@ def user_of(runtime: Runtime, look: Look, marker: Marker) -> str:
         if is_own(runtime, look, process) or re.match(runtime.services, process.facts["cgroup"]):
             continue  # a shim of another name (containerd-shim-spin-v2) that its containerd started
         if told:
-            other = told["address"] == runtime.address
+            # In a containerd that is everybody's anybody has containers.
+            other = told["address"] == runtime.address and not runtime.shares
         else:
             other = exe.rpartition("/")[2] in names and not any(below(exe, path) for path in ELSEWHERE)
         if other and not snap_program.read(look.host, snap_of(runtime), [process]):
             return f"pid {process.key} runs {process.facts['exe']}"
     for path in sorted({path for each in USERS[marker.sort] for path in FILES[each]}):
         # What only lies in such a directory is what is asked about.
-        grounds = (*(each.directory for each in runtime.markers), runtime.programs, runtime.directory)
-        own = any(below(path, each) for each in grounds if each) or runtime.is_program(path)
+        grounds = (*(each.directory for each in runtime.markers), runtime.directory)
+        own = any(below(path, each) for each in grounds) or runtime.is_program(path)
         if not own and not any(below(path, each) for each in ELSEWHERE) and look.host.exists(path):
             return f"{path} is there"
     return ""
@@ -503,6 +504,8 @@ def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
             record.type == "log" and (record.facts["id"] in ids or record.facts["uid"] in uids)
         ):
             found.append(record.name)
+        elif record.type in ("container", "nerdctl") and runtime.known:
+            found += kept(runtime, record.facts["namespace"], record.facts["id"])
         elif record.type == "used":
             found += [record.name, *entries_of(runtime, record)]
         elif record.type == "runc":

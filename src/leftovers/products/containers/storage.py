@@ -15,7 +15,9 @@ from leftovers.products.containers.known import (
     containers,
     holds,
     in_bundle,
+    kept,
     located,
+    members,
     only_one,
     pod_uids,
     relative,
@@ -254,6 +256,17 @@ def of_container(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return Finding("what is kept of a container", (said,), role=role)
 
 
+def of_member(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What a shared containerd has of one of the product's containers, in directories named for it."""
+    if not runtime.known or obj.facts["type"] != "directory" or not holds(runtime, case, obj.key):
+        return None
+    for namespace, id in members(runtime, case):
+        if obj.key.endswith(id) and obj.key in kept(runtime, namespace, id):
+            said = Evidence("disk", f"is named for {id[:12]}, a container of {runtime.title}")
+            return Finding("what containerd keeps of a container", (said,))
+    return None
+
+
 def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
     """All such files that were read at this look, and the proof."""
     ids, uids = containers(runtime, case), pod_uids(runtime, case)
@@ -300,7 +313,7 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     """A directory that is everybody's, in which nothing is left but the product's: it goes empty. The plugins' own
     counters and locks go with the last lease."""
     path, facts = obj.key, obj.facts
-    if runtime.shares and not runtime.lets:
+    if runtime.shares and not runtime.lets and "cni" not in runtime.brings:
         return None  # its landlord's, or who else's
     network = path.rpartition("/")[0] == "/var/lib/cni/networks"
     namespace = path.rpartition("/")[0] == "/run/containerd/runc"
@@ -361,6 +374,10 @@ def parent(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     if not all(case.is_proven("file", f"{obj.key}/{name}") for name in entries):
         return None
+    if runtime.shares and any(file.key in FILES["containerd"] for file in case.objects("file")):
+        return (
+            None  # containerd watches it, and has no CRI any more when it goes (internal/cri/server/cni_conf_syncer.go)
+        )
     said = Evidence("disk", f"holds {', '.join(entries[:3])}, and nothing else")
     return Finding(f"a directory made for {runtime.title}", (said,), role=Role.DATA, facts={"only_hollow": True})
 
@@ -500,6 +517,7 @@ RULES = (
         marked,
         symlink,
         of_container,
+        of_member,
         conflist,
         plugin_directory,
         parent,
