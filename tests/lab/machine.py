@@ -180,9 +180,7 @@ RECIPES = {
         Recipe("docker-trixie", "trixie", ENGINES, (DOCKER, PODMAN)),
         Recipe("docker-sid", "sid", ENGINES, (DOCKER, PODMAN), SID),
         # All of them on one host, and Incus (test_explain.py).
-        Recipe(
-            "many-trixie", "trixie", (*ENGINES, "ipset"), (("incus-base", "incus-client", "lxcfs"), DOCKER, PODMAN)
-        ),
+        Recipe("many-trixie", "trixie", (*ENGINES, "ipset"), (("incus-base", "incus-client", "lxcfs"), DOCKER, PODMAN)),
     )
 }
 
