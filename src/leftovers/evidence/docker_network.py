@@ -9,7 +9,7 @@ Networks of a swarm are not there, but for the bridge that each member has of it
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from leftovers.errors import Unreadable
@@ -19,15 +19,13 @@ from leftovers.evidence.json_text import mapping, objects, text
 from leftovers.host import Host
 from leftovers.model import Record
 
-__all__ = ["FILE", "address", "blank_endpoint", "blank_network", "is_link", "read"]
+__all__ = ["DUMMIES", "FILE", "addresses", "blank_endpoint", "blank_network", "is_link", "read", "subnets", "word"]
 
 FILE = "network/files/local-kv.db"
 BUCKET = b"libnetwork"
 PREFIX = b"docker/network/v1.0/"
 INDEX = 8
-ADDRESS = re.compile(r"[0-9a-fA-F:.]{2,45}\Z")
 SUBNET = re.compile(r"[0-9a-fA-F:.]{2,45}/[0-9]{1,3}\Z")
-MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,254}\Z")
 # Drivers that keep records of their own below NAME/network and NAME/endpoint, and what they call a parent of their own.
 DUMMIES = {"macvlan": "dm-", "ipvlan": "di-"}
@@ -95,7 +93,7 @@ def sorted_out(entries: list[bolt.Entry], what: str, faults: list[str]) -> Store
             note(faults, f"{what} {ascii(key.decode('utf-8', 'replace'))[:200]}", f"not JSON: {str(error)[:200]}")
             continue
         # A sandbox of a swarm's is called "ingress_sbox", and the like.
-        if (containerd.is_unique(id) or type == "sandbox") and id in (said.get("id"), said.get("ID")):
+        if (docker_store.is_network(id) or type == "sandbox") and id in (said.get("id"), said.get("ID")):
             if network:
                 said["nid"] = network
             store.setdefault(type, {})[id] = said
@@ -110,8 +108,8 @@ def network(id: str, said: Mapping[str, Any]) -> dict[str, Any]:
         "driver": word(said.get("networkType")),
         "scope": word(said.get("scope")),
         "created": docker_store.time(said.get("created")),
-        "subnets": sorted({each for pool in data if SUBNET.match(each := text(pool.get("Pool")))}),
-        "gateways": sorted({each for pool in data if (each := address(pool.get("Gateway")))}),
+        "subnets": subnets(pool.get("Pool") for pool in data),
+        "gateways": addresses(pool.get("Gateway") for pool in data),
         "internal": said.get("internal") is True,
         "ingress": said.get("ingress") is True,
     }
@@ -156,18 +154,20 @@ def endpoints(store: Store) -> dict[str, dict[str, Any]]:
 def endpoint(id: str, network: Any, said: Mapping[str, Any]) -> dict[str, Any]:
     link, mac = said.get("source_name"), text(said.get("mac")).lower()
     return blank_endpoint(id) | {
-        "network": network if isinstance(network, str) and containerd.is_unique(network) else "",
-        "address": address(said.get("addr")),
-        "address6": address(said.get("addrv6")),
+        "network": network if isinstance(network, str) and docker_store.is_network(network) else "",
+        "address": docker_store.address(said.get("addr")),
+        "address6": docker_store.address(said.get("addrv6")),
         "source_name": link if is_link(link) else "",
-        "mac": mac if MAC.match(mac) else "",
+        "mac": mac if docker_store.MAC.match(mac) else "",
     }
 
 
-def address(value: Any) -> str:
-    """An address without its prefix's length; "" for anything else."""
-    found = text(value).partition("/")[0]
-    return found if ADDRESS.match(found) else ""
+def addresses(values: Iterable[Any]) -> list[str]:
+    return sorted({found for value in values if (found := docker_store.address(value))})
+
+
+def subnets(values: Iterable[Any]) -> list[str]:
+    return sorted({found for value in values if SUBNET.match(found := text(value))})
 
 
 def is_link(value: Any) -> bool:

@@ -15,14 +15,28 @@ from leftovers.evidence.json_text import mapping, number, objects, text
 from leftovers.host import Host
 from leftovers.model import Record
 
-__all__ = ["described", "layer", "read", "resolved", "roots", "run_path", "time"]
+__all__ = [
+    "MAC",
+    "address",
+    "blank",
+    "described",
+    "is_network",
+    "layer",
+    "read",
+    "resolved",
+    "roots",
+    "run_path",
+    "time",
+]
 
 LIMIT = 16 * files.MIB
 TIME = re.compile(r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9](\.[0-9]{1,9})?(Z|[+-][0-9:]{5})\Z")
 NEVER = "0001-01-01T00:00:00Z"  # Go's time.Time{}
 PORT = re.compile(r"([0-9]{1,5})/(tcp|udp|sctp)\Z")
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 ADDRESS = re.compile(r"[0-9a-fA-F:.]{2,45}\Z")
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
+SWARM = re.compile(r"[0-9a-z]{25}\Z")
 OWNER = re.compile(r"[0-9]{1,10}\.[0-9]{1,10}\Z")
 
 
@@ -46,12 +60,14 @@ def described(id: str, said: Mapping[str, Any], settings: Mapping[str, Any]) -> 
 
     Facts: id, name, image (as it was asked for), created, state ("running" | "stopped" | "created"; paused and
     restarting ones run), pid (0: none), auto_remove, driver (of storage), networks (ids of those that it is in),
-    endpoints (ids), sandbox_id, sandbox (the pin of its network namespace: run_path), network_mode, host_network,
-    shares (the id of the container whose network it has), ports (published: proto, host, port, inner).
+    endpoints (ids), ends (what is known of these: id, network, address, address6, mac), sandbox_id, sandbox (the pin
+    of its network namespace: run_path), network_mode, host_network, shares (the id of the container whose network it
+    has), ports (published: proto, host, port, inner).
     """
     network = mapping(said.get("NetworkSettings"))
     state = mapping(said.get("State"))
-    ends = [mapping(each) for each in list(mapping(network.get("Networks")).values())[: json_text.STRINGS]]
+    joined = [mapping(each) for each in list(mapping(network.get("Networks")).values())[: json_text.STRINGS]]
+    ends = [end(each) for each in joined if containerd.is_unique(text(each.get("EndpointID")))]
     mode = text(settings.get("NetworkMode"))
     sandbox, sandbox_id = network.get("SandboxKey"), text(network.get("SandboxID"))
     shared = mode.removeprefix("container:")
@@ -65,8 +81,9 @@ def described(id: str, said: Mapping[str, Any], settings: Mapping[str, Any]) -> 
         "pid": number(state.get("Pid")),
         "auto_remove": settings.get("AutoRemove") is True,
         "driver": driver if NAME.match(driver) else "",
-        "networks": unique(each.get("NetworkID") for each in ends),
-        "endpoints": unique(each.get("EndpointID") for each in ends),
+        "networks": sorted({id for each in joined if is_network(id := text(each.get("NetworkID")))}),
+        "endpoints": sorted({each["id"] for each in ends}),
+        "ends": sorted(ends, key=lambda each: str(each["id"])),
         "sandbox_id": sandbox_id if containerd.is_unique(sandbox_id) else "",
         "sandbox": run_path(sandbox),
         "network_mode": mode,
@@ -76,8 +93,31 @@ def described(id: str, said: Mapping[str, Any], settings: Mapping[str, Any]) -> 
     }
 
 
-def unique(values: Any) -> list[str]:
-    return sorted({value for value in map(text, values) if containerd.is_unique(value)})
+def blank(id: str) -> dict[str, Any]:
+    """The facts of a container of which only the id is known."""
+    return described(id, {}, {}) | {"state": "", "layer": ""}
+
+
+def end(said: Mapping[str, Any]) -> dict[str, str]:
+    network, mac = text(said.get("NetworkID")), text(said.get("MacAddress")).lower()
+    return {
+        "id": text(said.get("EndpointID")),
+        "network": network if is_network(network) else "",
+        "address": address(said.get("IPAddress")),
+        "address6": address(said.get("GlobalIPv6Address")),
+        "mac": mac if MAC.match(mac) else "",
+    }
+
+
+def address(value: Any) -> str:
+    """An address without its prefix's length; "" for anything else."""
+    found = text(value).partition("/")[0]
+    return found if ADDRESS.match(found) else ""
+
+
+def is_network(id: str) -> bool:
+    """Whether this is the id of a network: random, and a swarm's is shorter (moby/swarmkit identity.NewID)."""
+    return containerd.is_unique(id) or SWARM.match(id) is not None
 
 
 def state_of(state: Mapping[str, Any]) -> str:

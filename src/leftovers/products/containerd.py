@@ -37,6 +37,6 @@ PRODUCT = product(
     packages=("containerd", "containerd.io"),
     daemons=DAEMONS,
     units=("containerd.service",),
-    tenants=("docker",),
+    tenants=("docker", "nerdctl", "kubernetes"),
     instance_processes=(SHIM,),
 )

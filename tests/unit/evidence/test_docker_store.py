@@ -21,10 +21,11 @@ CREATED = "2026-11-21T12:02:12.420161478Z"
 
 def config(id: str = ID, **said: Any) -> dict[str, Any]:
     state = {"Running": True, "Paused": False, "Restarting": False, "Dead": False, "Pid": 749, "StartedAt": CREATED}
+    joined = {"NetworkID": NETWORK, "EndpointID": END, "IPAddress": "172.18.0.2", "MacAddress": "02:42:AC:12:00:02"}
     settings = {
         "SandboxID": SANDBOX,
         "SandboxKey": f"/var/run/docker/netns/{SANDBOX[:12]}",
-        "Networks": {"n1": {"NetworkID": NETWORK, "EndpointID": END}},
+        "Networks": {"n1": joined},
         "Ports": {"80/tcp": [{"HostIp": "::", "HostPort": "8080"}, {"HostIp": "0.0.0.0", "HostPort": "8080"}]},
     }
     whole = {"ID": id, "Name": "/web", "Created": CREATED, "State": state, "Image": "sha256:1", "Driver": "overlay2"}
@@ -63,6 +64,7 @@ def test_a_container(tmp_path: Path) -> None:
         "driver": "overlay2",
         "networks": [NETWORK],
         "endpoints": [END],
+        "ends": [{"id": END, "network": NETWORK, "address": "172.18.0.2", "address6": "", "mac": "02:42:ac:12:00:02"}],
         "sandbox_id": SANDBOX,
         "sandbox": f"/run/docker/netns/{SANDBOX[:12]}",
         "network_mode": "n1",

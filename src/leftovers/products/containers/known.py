@@ -23,6 +23,7 @@ __all__ = [
         "grounds",
         "holds",
         "located",
+        "members",
         "pod_links",
     ),
     *("pod_uids", "relative", "runs_own", "trace", "unmounted"),
@@ -100,8 +101,44 @@ def addresses(runtime: Runtime, case: Case) -> tuple[str, ...]:
 
 def holds(runtime: Runtime, case: Case, path: str) -> bool:
     """Whether a path lies in a directory of the product's own, or where that is by a symlink."""
+    path = path.removesuffix("//deleted")
     places = (place for each in grounds(runtime, case).values() for place in each)
-    return any(below(path.removesuffix("//deleted"), place) for place in places)
+    return any(below(path, place) for place in places) or of_member(runtime, case, path)
+
+
+# Where CRI keeps what it has of a sandbox or a container, by id.
+CRI = (
+    *("io.containerd.grpc.v1.cri/sandboxes", "io.containerd.grpc.v1.cri/containers"),
+    "io.containerd.podsandbox.controller.v1.podsandbox",
+)
+
+
+def members(runtime: Runtime, case: Case) -> frozenset[tuple[str, str]]:
+    """The containers (namespace, id) of a shared containerd that are the product's own by its own records."""
+
+    def make() -> frozenset[tuple[str, str]]:
+        types = ("container", "shim", "nerdctl") if runtime.known else ()
+        return frozenset(
+            (record.facts["namespace"], record.facts["id"]) for type in types for record in case.records_of(type)
+        )
+
+    found: frozenset[tuple[str, str]] = case.cached("containers.members", make)
+    return found
+
+
+def of_member(runtime: Runtime, case: Case, path: str) -> bool:
+    """Whether a path lies in what a shared containerd has of one of the product's containers."""
+    for base in (runtime.state, runtime.root) if runtime.known else ():
+        if not below(path, base):
+            continue
+        words = path[len(base) :].strip("/").split("/")
+        if words[0] == TASKS and len(words) > 2:
+            return (words[1], words[2].removeprefix(".")) in members(runtime, case)
+        for place in CRI:
+            depth = place.count("/") + 1
+            if "/".join(words[:depth]) == place and len(words) > depth:
+                return ("k8s.io", words[depth]) in members(runtime, case)
+    return False
 
 
 def relative(runtime: Runtime, case: Case, path: str, directory: str) -> str | None:
@@ -129,7 +166,10 @@ def runs_own(runtime: Runtime, case: Case, process: Object) -> bool:
     a path alone says nothing."""
     exe = real_exe(process)
     listed = exe in runtime.executables and process.facts["uid"] == 0  # a user may run the same for himself
-    if process.facts["nested"] or not (listed or below(exe, runtime.programs)):
+    places = [runtime.programs] if runtime.programs else []
+    if below(runtime.programs, runtime.directory):
+        places += [place + runtime.programs.removeprefix(runtime.directory) for place in case.at(runtime.directory)]
+    if process.facts["nested"] or not (listed or any(below(exe, place) for place in places)):
         return False
     table: dict[str, Record] = case.cached(
         "containers.own",
@@ -145,16 +185,22 @@ def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
 
     def make() -> dict[str, Evidence]:
         found: dict[str, Evidence] = {}
-        for record in case.records_of("container"):
-            if containerd.is_unique(record.facts["id"]):
-                found.setdefault(record.facts["id"], Evidence(record.source, f"a container of {runtime.address}"))
-        for record in case.records_of("shim"):
-            if containerd.is_unique(record.facts["id"]):
-                found.setdefault(record.facts["id"], Evidence(record.source, f"pid {record.name} is its shim"))
-        for record in case.records_of("runc"):
+
+        def add(record: Record, text: str) -> None:
             id = record.facts["id"]
-            if containerd.is_unique(id) and in_bundle(runtime, case, record.facts["bundle"]) == id:
-                found.setdefault(id, Evidence(record.source, f"runc runs it in {record.facts['bundle']}"))
+            if containerd.is_unique(id):
+                for name in (id, runtime.attached.format(namespace=record.facts["namespace"], id=id)):
+                    found.setdefault(name, Evidence(record.source, text))
+
+        for record in case.records_of("container"):
+            add(record, f"a container of {runtime.address}")
+        for record in case.records_of(runtime.known) if runtime.known == "nerdctl" else ():
+            add(record, f"{record.facts['path']} is there")
+        for record in case.records_of("shim"):
+            add(record, f"pid {record.name} is its shim")
+        for record in case.records_of("runc"):
+            if in_bundle(runtime, case, record.facts["bundle"]) == record.facts["id"]:
+                add(record, f"runc runs it in {record.facts['bundle']}")
         for record in case.records_of("cni"):
             path = next((path for path in record.facts["paths"] if holds(runtime, case, path)), "")
             if path and containerd.is_unique(record.facts["id"]):
@@ -170,7 +216,8 @@ def in_bundle(runtime: Runtime, case: Case, path: str) -> str:
     for state in runtime.states if path else ():
         words = (relative(runtime, case, path, f"{state}/{TASKS}") or "").split("/")
         if len(words) == 2 and (not runtime.namespaces or words[0] in runtime.namespaces):
-            return words[1].removeprefix(".")
+            id = words[1].removeprefix(".")
+            return id if not runtime.known or (words[0], id) in members(runtime, case) else ""
     return ""
 
 

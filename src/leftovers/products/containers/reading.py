@@ -48,8 +48,7 @@ def remote(look: Look, path: str) -> bool:
 
 def read_disk(runtime: Runtime, look: Look) -> Answer:
     """Its containers and pods."""
-    records: list[Record] = []
-    faults: list[str] = []
+    records, faults = runtime.reads(look) if runtime.reads else ([], [])
     case = first_look(runtime, look)
     # By the first name of each, wherever symlinks lead from there: readers follow those of a base.
     pairs = [
@@ -70,7 +69,22 @@ def read_disk(runtime: Runtime, look: Look) -> Answer:
     for found, said in answers:
         records += found
         faults += said
-    return records, faults
+    return admitted(runtime, records), faults
+
+
+def admitted(runtime: Runtime, records: list[Record]) -> list[Record]:
+    """The records without those of containers that others have in the same namespaces."""
+    if not runtime.known:
+        return records
+    ids = {(each.facts["namespace"], each.facts["id"]) for each in records if each.type == "nerdctl"}
+    uids = {each.name for each in records if each.type == "pod"}
+    return [
+        each
+        for each in records
+        if each.type != "container"
+        or (each.facts["namespace"], each.facts["id"]) in ids
+        or each.facts["pod_uid"] in uids
+    ]
 
 
 def first_look(runtime: Runtime, look: Look) -> Case:
@@ -85,12 +99,16 @@ def read_shims(runtime: Runtime, look: Look) -> Answer:
     case = first_look(runtime, look)
     states = tuple(path for state in runtime.states for path in located(runtime, case, state))
     sockets = addresses(runtime, case)
+    known = read_disk(runtime, look)[0] if runtime.known else []
+    ids = {(each.facts["namespace"], each.facts["id"]) for each in known if each.type in ("container", "nerdctl")}
     records = []
     for process in look.objects("process"):
         told = shim_argv(process)
         if process.facts["nested"] or process.facts["uid"] != 0 or told.get("address") not in sockets:
             continue
         if runtime.namespaces and told["namespace"] not in runtime.namespaces:
+            continue
+        if runtime.known and (told["namespace"], told["id"]) not in ids:
             continue
         inner = f"/{TASKS}/{told['namespace']}/{told['id']}"
         # By its own file too where its directory is not proven its own, for somebody else may be a user of that.
@@ -222,7 +240,7 @@ def read_grounds(runtime: Runtime, look: Look) -> Answer:
     something there at this look (facts: by, "" for nobody; inode; entries)."""
     records: list[Record] = []
     for marker in runtime.markers:
-        named = named_by(runtime, look.host, marker)
+        named = named_by(runtime, look, marker)
         if named and not remote(look, named) and real_path(look.host, named) != named:
             named = ""  # behind a symlink: MicroK8s makes such ones, and administrators
         for path in dict.fromkeys((named or marker.directory, marker.directory)):
@@ -243,16 +261,19 @@ def read_grounds(runtime: Runtime, look: Look) -> Answer:
     return records, []
 
 
-def named_by(runtime: Runtime, host: Host, marker: Marker) -> str:
+def named_by(runtime: Runtime, look: Look, marker: Marker) -> str:
     """The directory that a marker's file names, if that is where the product has one; else ""."""
-    text = text_of(host, marker.file)
+    host, text = look.host, text_of(look.host, marker.file)
+    for record in read_places(runtime, look)[0] if not text and below(marker.file, runtime.directory) else ():
+        if record.name == runtime.directory:
+            text = text or text_of(host, record.facts["path"] + marker.file.removeprefix(runtime.directory))
     if marker.form == "{}":
         base = (text_of(host, runtime.base) or "/") if runtime.base else "/"
         wanted = base.rstrip("/") + marker.directory
         sane = base.startswith("/") and os.path.normpath(base) == base and "\n" not in base
         return wanted if sane and text == wanted else ""
     lines = {line.strip() for line in text.split("\n")}
-    return marker.directory if marker.form.format(marker.directory) in lines else ""
+    return marker.directory if lines & set(marker.form.format(marker.directory).split("\n")) else ""
 
 
 def text_of(host: Host, path: str) -> str:
@@ -285,7 +306,8 @@ def user_of(runtime: Runtime, look: Look, marker: Marker) -> str:
             return f"pid {process.key} runs {process.facts['exe']}"
     for path in sorted({path for each in USERS[marker.sort] for path in FILES[each]}):
         # What only lies in such a directory is what is asked about.
-        own = any(below(path, each.directory) for each in runtime.markers) or below(path, runtime.programs)
+        grounds = (*(each.directory for each in runtime.markers), runtime.programs, runtime.directory)
+        own = any(below(path, each) for each in grounds if each) or path in runtime.executables
         if not own and not any(below(path, each) for each in ELSEWHERE) and look.host.exists(path):
             return f"{path} is there"
     return ""
@@ -321,6 +343,10 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         real = path if remote(look, path) else real_path(look.host, path)
         if real != path and real.count("/") >= 2:
             records.append(Record("place", path, "kernel", {"path": real, "why": f"{path} leads to it"}))
+    for path in runtime.told(look.host) if runtime.told else ():
+        if path != runtime.directory:
+            facts = {"path": path, "why": f"{runtime.title} was told to have its data there"}
+            records.append(Record("place", runtime.directory, "disk", facts))
     for process in look.objects("process") if runtime.store else ():
         # Anybody may run a program of the snap with such an argument.
         daemon = real_exe(process).rpartition("/")[2] == "dockerd" and re.match(

@@ -22,7 +22,7 @@ from leftovers.products.containers.known import (
 )
 from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.reading import LOGS
-from leftovers.products.containers.rivals import FILES, rival, shared
+from leftovers.products.containers.rivals import FILES, made_for, rival, shared
 from leftovers.products.product import Directory
 
 UID = r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})"
@@ -310,10 +310,14 @@ def conflist(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         if named:
             said = Evidence("disk", f"names {named}")
             return Finding(f"a CNI configuration of {runtime.title}", (said,), role=Role.DATA)
-        if "cilium-cni" in record.facts["plugins"]:
-            said = Evidence("disk", "is of Cilium's plugin")
-            reason = "a CNI configuration of Cilium's"
-            return shared(runtime, obj, case, "cilium", reason, said, f"rm {obj.key}", role=Role.DATA)
+        for what in made_for(record):
+            if what == "nerdctl" and what in runtime.brings:
+                wrote = Evidence("disk", f"its nerdctlID is the one of network {record.facts['network']}")
+                return Finding("a network of nerdctl's", (wrote,), role=Role.DATA)
+            if what != "nerdctl":
+                said = Evidence("disk", f"is of {what.capitalize()}'s plugin")
+                reason = f"a CNI configuration of {what.capitalize()}'s"
+                return shared(runtime, obj, case, what, reason, said, f"rm {obj.key}", role=Role.DATA)
     return None
 
 
