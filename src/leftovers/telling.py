@@ -190,12 +190,16 @@ def content(branch: Branch, verbose: bool) -> list[str]:
     kinds: dict[str, list[str]] = {}
     here = {(obj.facts["netns"], obj.facts["name"]) for obj in branch.objects if obj.kind == "link"}
     for obj in sorted(branch.objects, key=lambda obj: obj.id not in branch.others):
-        if obj.kind == "link" and not verbose and not obj.facts["host"]:
-            if obj.facts["type"] in PAIRS and (obj.facts["peer_netns"], obj.facts["peer"]) in here:
-                continue  # told with its other end
+        if not verbose and inner(obj) and (obj.facts["peer_netns"], obj.facts["peer"]) in here:
+            continue  # told with its other end
         name = shown(obj, verbose) + (" (nobody's that leftovers knows)" if obj.id in branch.others else "")
         kinds.setdefault(obj.kind, []).append(name)
     return listed(kinds, verbose)
+
+
+def inner(obj: Object) -> bool:
+    """Whether it is that end of a pair which is not the host's."""
+    return obj.kind == "link" and obj.facts["type"] in PAIRS and not obj.facts["host"]
 
 
 def besides(trunk: Trunk, verbose: bool) -> list[str]:
