@@ -13,7 +13,7 @@ from leftovers.model import Action, Claim, Evidence, Instance, Object, Presence,
 from leftovers.mountinfo import Mount, below, covering
 from leftovers.plan import decide, settled
 from leftovers.products import NAMES, load
-from leftovers.relations import PAIRS, Relations, Step, called, parents
+from leftovers.relations import PAIRS, Relations, Step, called, parents, pinned_netns
 from leftovers.survey import Survey
 from leftovers.ways import Ways
 from leftovers.words import what
@@ -117,12 +117,22 @@ class Explainer:
         spoken = names(asked)
         if asked.startswith("/"):
             spoken |= self.names_of_path(asked)
-        found = {obj.id: obj for objects in self.survey.listed.values() for obj in objects if spoken & own_names(obj)}
+        found = {
+            obj.id: obj
+            for objects in self.survey.listed.values()
+            for obj in objects
+            if spoken & own_names(obj) and (obj.id in spoken or not self.is_pinned_twice(obj))
+        }
         if not found:
             found = {obj.id: obj for obj in self.inside(asked)}
         if not found:
             found = {obj.id: obj for obj in self.survey.listed.get("nft", ()) if holds_chain(obj, asked)}
         return list(found.values())
+
+    def is_pinned_twice(self, obj: Object) -> bool:
+        """Whether a mount is the second of one pin, as `ip netns` makes them (ip-netns(8))."""
+        first = self.relations.pins.get(obj.facts["point"]) if obj.kind == "mount" and obj.facts["host"] else None
+        return first is not None and first is not obj and pinned_netns(obj) == pinned_netns(first) != 0
 
     def names_of_path(self, asked: str) -> set[str]:
         """What else a path is called: where it leads to, the process or the link that a directory is about."""
@@ -237,12 +247,15 @@ class Explainer:
             others.append(by_id.get(f"netns:{facts['netns']}"))
         elif obj.kind == "cgroup" and not facts["hierarchy"]:
             others = [by_id.get(f"cgroup:{path}") for path in list(parents(facts["path"]))[1:]]
+        elif obj.kind == "mount" and facts["host"]:
+            others = [by_id.get(f"netns:{pinned_netns(obj)}")]  # it is unpinned, to end
         present = self.survey.presence
         for other in filter(None, others):
             claims = settled(self.survey.claims.get(other.id, {}), present, self.survey.tenants, tuple(present))
             action = next(iter(decide(claims, present, False)), None)
             owner = owner_of(claims)
-            if owner is not None and action is not None and owner.role in (Role.LIVE, Role.HELD):
+            ends = (Role.LIVE,) if obj.kind == "mount" else (Role.LIVE, Role.HELD)  # who holds it may have this pin
+            if owner is not None and action is not None and owner.role in ends:
                 reason = f"goes with {other.kind} {other.key}: {owner.reason}"
                 said = (Evidence("kernel", f"goes with {other.kind} {other.key}"), *owner.evidence)
                 return replace(owner, reason=reason, evidence=said), replace(action, reason=reason)

@@ -19,7 +19,7 @@ from typing import TypeVar
 from leftovers.model import Object
 from leftovers.mountinfo import below
 
-__all__ = ["PAIRS", "Relations", "Step", "called", "parents"]
+__all__ = ["PAIRS", "Relations", "Step", "called", "parents", "pinned_netns"]
 
 T = TypeVar("T")
 # Links whose other end is a link, too (rtnetlink kinds).

@@ -102,9 +102,10 @@ def plural(text: str) -> str:
     return f"{VERBS.get(verb) or verb.removesuffix('s')} {rest}"
 
 
-def answers_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def answers_json(asked: str, answers: Sequence[Answer]) -> list[dict[str, Any]]:
     return [
         {
+            "asked": asked,
             "id": answer.id,
             "kind": answer.id.partition(":")[0],
             "name": answer.name,

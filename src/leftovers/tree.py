@@ -47,7 +47,7 @@ def grown(explainer: Explainer, names: Sequence[str]) -> list[Trunk]:
     for objects in survey.listed.values():
         for obj in objects:
             claims = settled(survey.claims.get(obj.id, {}), survey.presence, survey.tenants, tuple(survey.presence))
-            owner = owner_of(claims)
+            owner = owner_of(claims) or (None if claims else explainer.goes_with(obj)[0])
             instance = shares.get(obj.id)
             if obj.kind == "link" and obj.facts["type"] == "loopback":
                 continue

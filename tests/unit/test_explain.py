@@ -373,7 +373,7 @@ def test_names_cannot_talk_to_the_terminal_nor_make_lines() -> None:
 
 
 def test_the_json_has_it_all(scene: Scene) -> None:
-    (said,) = json.loads(json.dumps(telling.answers_json(scene.ask("veth1"))))
+    (said,) = json.loads(json.dumps(telling.answers_json("veth1", scene.ask("veth1"))))
     assert said["state"] == "in use" and said["product"] == "docker" and said["package"] == "docker.io"
     assert said["instance"]["image"] == "nginx:1.27" and said["instance"]["id"] == ID
     assert said["chain"][0] == {"source": "kernel", "text": "its other end is eth0"}
@@ -383,7 +383,7 @@ def test_the_json_has_it_all(scene: Scene) -> None:
     }  # fmt: skip
     assert said["dependants"] == [{"id": "link:77/eth0", "text": "is its other end and goes with it"}]
     assert said["dependants_total"] == 1 and said["action"] == "keep"
-    (said,) = telling.answers_json(scene.ask("vethdeadbeef"))
+    (said,) = telling.answers_json("vethdeadbeef", scene.ask("vethdeadbeef"))
     assert said["instance"] is None and said["action"] == "" and said["state"] == "unknown"
 
 
