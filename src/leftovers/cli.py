@@ -79,7 +79,9 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "is anything left? exits with 3 if so")
     verify.add_argument("product", nargs="*")
     explain = command("explain", "say whose an object is and what proves it")
-    explain.add_argument("object", help="a link, path, pid, container, unit ... or an id such as link:incusbr0")
+    explain.add_argument(
+        "object", nargs="+", help="a link, path, pid, container, unit ... or an id such as link:incusbr0"
+    )
     tree = command("tree", "show products, their containers, and what of the host each of them has")
     tree.add_argument("product", nargs="*")
     command("resume", "finish a clean that was interrupted")

@@ -110,22 +110,23 @@ def explainer(names: Sequence[str] = ()) -> Explainer:
 def explain(arguments: Namespace) -> int:
     asking = explainer()
     seen = asking.survey
-    answers = asking.explain(arguments.object)
+    told = {asked: asking.explain(asked) for asked in arguments.object}
+    answers = [answer for found in told.values() for answer in found]
     if arguments.json:
-        actions = tuple(answer.action for answer in answers if answer.action)
-        plan = Plan(tuple(seen.presence), actions, seen.faults)
-        more = {"answers": telling.answers_json(answers)}
+        actions = {answer.action.id: answer.action for answer in answers if answer.action}
+        plan = Plan(tuple(seen.presence), tuple(actions.values()), seen.faults)
+        more = {"answers": [said for asked, found in told.items() for said in telling.answers_json(asked, found)]}
         report.to_stdout(report.document("explain", plan, seen.presence, more=more))
-    if not answers:
-        name = report.printable(arguments.object)
-        print(f"leftovers: {name}: no such object on this host (leftovers scan -v)", file=sys.stderr)
-        return FAILED
-    if not arguments.json:
+    elif answers:
         colour = report.Colour(arguments.color, sys.stdout)
         report.to_stdout(telling.answers_text(answers, colour, arguments.verbose))
         for fault in seen.faults:
             report.to_stdout(f"{colour.word('unread')} {report.printable(fault)}")
-    return DONE
+    for asked, found in told.items():
+        if not found:
+            name = report.printable(asked)
+            print(f"leftovers: {name}: no such object on this host (leftovers scan -v)", file=sys.stderr)
+    return DONE if all(told.values()) else FAILED
 
 
 def tree(arguments: Namespace) -> int:

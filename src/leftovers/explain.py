@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 from leftovers.model import Action, Claim, Evidence, Instance, Object, Presence, Role, Verb
 from leftovers.mountinfo import Mount, below, covering
 from leftovers.plan import decide, settled
 from leftovers.products import NAMES, load
-from leftovers.relations import PAIRS, Relations, Step, called, parents
+from leftovers.relations import PAIRS, Relations, Step, called, parents, pinned_netns
 from leftovers.survey import Survey
 from leftovers.ways import Ways
 from leftovers.words import what
@@ -26,6 +27,7 @@ EIGHT = 8
 # Where systemd finds units (systemd.unit(5)), the ones that count first.
 UNITS = ("/etc/systemd/system", "/run/systemd/system", "/run/systemd/transient", "/usr/lib/systemd/system")
 UNIT_TYPES = (".service", ".scope", ".socket", ".slice", ".mount", ".timer", ".path", ".target")
+SNAPD = Evidence("snapd", "snapd names the services of a snap so")
 
 
 class State(str, Enum):
@@ -103,24 +105,34 @@ class Explainer:
 
     def explain(self, asked: str) -> list[Answer]:
         """Every thing that somebody may mean by `asked`; nothing if there is none."""
-        answers = [self.of(obj) for obj in self.meant(asked)]
+        answers = [self.of_file(obj) if obj.kind == "file" else self.of(obj) for obj in self.meant(asked)]
         answers += [self.of_instance(instance) for instance in self.called_so(asked)]
-        if not answers and asked.endswith(UNIT_TYPES) or asked.startswith("unit:"):
-            answers += self.of_unit(asked.removeprefix("unit:")) if not answers else []
         if not answers and asked.startswith("/"):
             answers += self.of_path(asked)
+        elif not answers:
+            answers += self.of_unit(asked.removeprefix("unit:"))
         return answers
 
     def meant(self, asked: str) -> list[Object]:
         spoken = names(asked)
         if asked.startswith("/"):
             spoken |= self.names_of_path(asked)
-        found = {obj.id: obj for objects in self.survey.listed.values() for obj in objects if spoken & own_names(obj)}
+        found = {
+            obj.id: obj
+            for objects in self.survey.listed.values()
+            for obj in objects
+            if spoken & own_names(obj) and (obj.id in spoken or not self.is_pinned_twice(obj))
+        }
         if not found:
             found = {obj.id: obj for obj in self.inside(asked)}
         if not found:
             found = {obj.id: obj for obj in self.survey.listed.get("nft", ()) if holds_chain(obj, asked)}
         return list(found.values())
+
+    def is_pinned_twice(self, obj: Object) -> bool:
+        """Whether a mount is the second of one pin, as `ip netns` makes them (ip-netns(8))."""
+        first = self.relations.pins.get(obj.facts["point"]) if obj.kind == "mount" and obj.facts["host"] else None
+        return first is not None and first is not obj and pinned_netns(obj) == pinned_netns(first) != 0
 
     def names_of_path(self, asked: str) -> set[str]:
         """What else a path is called: where it leads to, the process or the link that a directory is about."""
@@ -175,12 +187,12 @@ class Explainer:
         claims = self.survey.claims.get(obj.id, {})
         ours = settled(claims, present, self.survey.tenants, tuple(present))
         action = next(iter(decide(ours, present, False)), None)
-        owner = owner_of(ours, action)
+        owner = owner_of(ours)
         if owner is None and not ours:
             owner, action = self.goes_with(obj)
-        way = self.relations.way(obj, self.ties)
-        instance = way[1] if way else None
-        steps = way[0] if way else self.relations.trail(obj)
+        if owner is None and not ours and obj.kind == "unit":
+            owner, action = self.declared(obj)
+        instance, steps = self.belongs(obj)
         chain = [Evidence("kernel", step.text) for step in steps]
         if instance is not None:
             chain.append(Evidence(instance.evidence.source, says(instance)))
@@ -190,6 +202,8 @@ class Explainer:
         hints = tuple(self.hints(obj, steps, instance)) if owner is None else ()
         package = self.package(product or (instance.product if instance else ""))
         state, why = state_of(owner, action, ours, present)
+        if owner is None and is_host_s(obj):
+            state, why, hints = State.KEPT, "it is the host's own", ()
         return Answer(
             obj.id,
             obj.key,
@@ -197,7 +211,7 @@ class Explainer:
             state,
             why,
             obj,
-            tuple(claims.values()),
+            tuple(ours.values()),
             action,
             product,
             package,
@@ -207,6 +221,19 @@ class Explainer:
             hints,
             advice_for(state, product, action),
         )
+
+    def belongs(self, obj: Object) -> tuple[Instance | None, list[Step]]:
+        """The container that an object leads to, and how. A product's own word may have said so already of the object
+        itself: then the kernel is asked all the same, for the way to one of the container's processes."""
+        way = self.relations.way(obj, self.ties)
+        if way is None:
+            return None, self.relations.trail(obj)
+        steps, instance = way
+        if obj.kind in ("link", "netns", "mount"):
+            living = {id: instance for id in instance.ties if id.startswith("process:")}
+            further = self.relations.way(obj, living)
+            steps = further[0] if further else steps
+        return instance, steps
 
     def goes_with(self, obj: Object) -> tuple[Claim | None, Action | None]:
         """What is proven of another object that this one ends with, whoever made it: the other end of a pair, the
@@ -220,15 +247,33 @@ class Explainer:
             others.append(by_id.get(f"netns:{facts['netns']}"))
         elif obj.kind == "cgroup" and not facts["hierarchy"]:
             others = [by_id.get(f"cgroup:{path}") for path in list(parents(facts["path"]))[1:]]
+        elif obj.kind == "mount" and facts["host"]:
+            others = [by_id.get(f"netns:{pinned_netns(obj)}")]  # it is unpinned, to end
         present = self.survey.presence
         for other in filter(None, others):
             claims = settled(self.survey.claims.get(other.id, {}), present, self.survey.tenants, tuple(present))
             action = next(iter(decide(claims, present, False)), None)
-            owner = owner_of(claims, action)
-            if owner is not None and action is not None and owner.role in (Role.LIVE, Role.HELD):
+            owner = owner_of(claims)
+            ends = (Role.LIVE,) if obj.kind == "mount" else (Role.LIVE, Role.HELD)  # who holds it may have this pin
+            if owner is not None and action is not None and owner.role in ends:
                 reason = f"goes with {other.kind} {other.key}: {owner.reason}"
                 said = (Evidence("kernel", f"goes with {other.kind} {other.key}"), *owner.evidence)
                 return replace(owner, reason=reason, evidence=said), replace(action, reason=reason)
+        return None, None
+
+    def declared(self, unit: Object) -> tuple[Claim | None, Action | None]:
+        """Whose unit is one that stands: of the product that has declared it, if its file is of one of its packages or
+        of its snap. Rules have no word for it, since nothing of an installed product's units is left."""
+        for name, present in self.survey.presence.items():
+            product = load(name)
+            if present is not Presence.INSTALLED or not any(fnmatchcase(unit.key, form) for form in product.units):
+                continue
+            file = str(unit.facts["file"])
+            packages = [package for package in self.packages_of(file) if package in product.packages]
+            if packages or (product.snaps and unit.key.startswith(tuple(f"snap.{snap}." for snap in product.snaps))):
+                said = Evidence("dpkg", f"{file} is of the package {packages[0]}") if packages else SNAPD
+                claim = Claim(name, unit, Role.LIVE, True, f"a unit of {product.title}", (said,))
+                return claim, Action(Verb.KEEP, unit, name, claim.reason, claim.evidence)
         return None, None
 
     def of_instance(self, instance: Instance) -> Answer:
@@ -265,8 +310,8 @@ class Explainer:
         for group in groups:
             answer = self.of(group)
             hints = tuple(dict.fromkeys((*self.unit_hints(name), *answer.hints)))
-            said = f"the cgroup of unit {name}"
-            answers.append(replace(answer, what=f"{said}, {answer.what}", hints=hints if not answer.product else ()))
+            said = f"the cgroup of unit {name}, {answer.what.removeprefix('a cgroup, ')}"
+            answers.append(replace(answer, what=said, hints=hints if not answer.product else ()))
         file = next((path for path in (f"{base}/{name}" for base in UNITS) if self.ways.exists(path)), "")
         if not answers and file:
             why = "no product that leftovers knows has declared it, and it has no cgroup: it does not run"
@@ -284,6 +329,11 @@ class Explainer:
                 return []
             return [self.covered(path, over)]
         return [self.covered(path, self.covers(real), real)]
+
+    def of_file(self, obj: Object) -> Answer:
+        """One that somebody wanted to be looked at, and nobody has a word about, is a path like any other."""
+        path = str(obj.facts["path"])
+        return self.of(obj) if self.survey.claims.get(obj.id) else self.covered(path, self.covers(path))
 
     def covers(self, path: str) -> Object | None:
         """The deepest thing that a path is in: a mount, or something of which a product has a word."""
@@ -319,6 +369,20 @@ class Explainer:
             hints += answer.hints
             told = replace(answer, chain=chain, dependants=depend, hints=tuple(hints), advice="")
             return replace(told, id=f"path:{path}", name=path, what=said, object=None)
+        of = next((name for name in self.survey.presence if set(packages) & set(load(name).packages)), "")
+        if of and self.survey.presence[of] is Presence.INSTALLED:
+            title = load(of).title
+            return Answer(
+                f"path:{path}",
+                path,
+                said,
+                State.IN_USE,
+                f"a file of the package of {title}",
+                product=of,
+                package=self.package(of),
+                chain=tuple(hints),
+                dependants=depend,
+            )
         why = "nobody that leftovers knows"
         if packages:
             why = f"it belongs to the package {packages[0]}, which is no part of a product that leftovers knows"
@@ -469,13 +533,20 @@ def one_by_one(survey: Survey) -> list[Instance]:
     return found
 
 
-def owner_of(claims: Mapping[str, Claim], action: Action | None) -> Claim | None:
-    """The claim by which an object is somebody's: proven, and not only known. Of two that disagree neither is."""
+def is_host_s(obj: Object) -> bool:
+    """Whether it is what every host has: its network namespace, its loopback, its root."""
+    facts = obj.facts
+    if obj.kind == "link":
+        return bool(facts["host"]) and facts["type"] == "loopback"
+    return (obj.kind == "netns" and bool(facts["host"])) or (obj.kind == "mount" and obj.key == "/")
+
+
+def owner_of(claims: Mapping[str, Claim]) -> Claim | None:
+    """The claim by which an object is somebody's: proven, and not only known. Of two that disagree neither is; that
+    several have set what is the whole host's is no disagreement."""
     owned = [claim for claim in claims.values() if claim.proven and claim.role is not Role.ADMIN]
-    if len(owned) > 1 and action is not None:
-        same = [claim for claim in owned if claim.product == action.product and claim.role is not Role.SYSTEM]
-        return same[0] if len(same) == 1 and len({claim.role for claim in owned}) == 1 else None
-    return owned[0] if len(owned) == 1 else None
+    own = [claim for claim in owned if claim.role is not Role.SYSTEM]
+    return (own or owned)[0] if len(own) == 1 or (owned and not own) else None
 
 
 def state_of(
@@ -525,4 +596,5 @@ def about(instance: Instance) -> str:
 
 
 def says(instance: Instance) -> str:
-    return f"is {instance.name} of {load(instance.product).title} ({about(instance)}): {instance.evidence.text}"
+    what = f"that is {instance.name} of {load(instance.product).title} ({about(instance)})"
+    return f"{what}: {instance.evidence.text}"

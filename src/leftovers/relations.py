@@ -19,7 +19,7 @@ from typing import TypeVar
 from leftovers.model import Object
 from leftovers.mountinfo import below
 
-__all__ = ["PAIRS", "Relations", "Step", "called", "parents"]
+__all__ = ["PAIRS", "Relations", "Step", "called", "parents", "pinned_netns"]
 
 T = TypeVar("T")
 # Links whose other end is a link, too (rtnetlink kinds).
@@ -118,8 +118,14 @@ class Relations:
 
     @cached_property
     def pins(self) -> dict[str, Object]:
-        """The mounts of our own namespace by where they are; of several the last, which is what one sees."""
-        return {mount.facts["point"]: mount for mount in self.of("mount") if mount.facts["host"]}
+        """The mounts of our own namespace by where they are; of several the last, which is what one sees, and of a pin
+        that is mounted twice (ip-netns(8)) the first."""
+        found: dict[str, Object] = {}
+        for mount in self.of("mount"):
+            point = mount.facts["point"]
+            if mount.facts["host"] and not (point in found and pinned_netns(mount) == pinned_netns(found[point]) != 0):
+                found[point] = mount
+        return found
 
     @cached_property
     def mounted_on(self) -> Table[tuple[int, int]]:
@@ -188,15 +194,15 @@ class Relations:
     def link_leads(self, obj: Object) -> Iterator[Step]:
         facts = obj.facts
         if not facts["host"]:
-            yield from self.step("netns", str(facts["netns"]), f"is in network namespace {facts['netns']}")
+            text = f"{facts['name']} is in network namespace {facts['netns']}"
+            yield from self.step("netns", str(facts["netns"]), text)
         for pid in facts.get("holders", ()):
             process = self.by_id.get(f"process:{pid}")
             if process is not None:
-                yield Step(process, f"pid {called(process)} has it open")
+                yield Step(process, f"pid {called(process)} has {facts['name']} open")
         peer = self.links.get((facts["peer_netns"], facts["peer"])) if facts["type"] in PAIRS else None
         if peer is not None and not peer.facts["host"] and peer.facts["netns"] != facts["netns"]:
-            text = f"its other end {facts['peer']} is in network namespace {facts['peer_netns']}"
-            yield Step(peer, text)
+            yield Step(peer, f"its other end is {facts['peer']}")
 
     def netns_leads(self, obj: Object) -> Iterator[Step]:
         if obj.facts["host"]:
@@ -204,35 +210,35 @@ class Relations:
         for pid in obj.facts["processes"]:
             process = self.by_id.get(f"process:{pid}")
             if process is not None:
-                yield Step(process, f"pid {called(process)} lives there")
+                yield Step(process, f"pid {called(process)} lives in network namespace {obj.key}")
         for pin in obj.facts["pins"]:
             if pin in self.pins:
-                yield Step(self.pins[pin], f"is pinned at {pin}")
+                yield Step(self.pins[pin], f"network namespace {obj.key} is pinned at {pin}")
 
     def process_leads(self, obj: Object) -> Iterator[Step]:
         path = obj.facts["cgroup"]
         if path and path != "/":
-            yield from self.step("cgroup", path, f"is in cgroup {path}")
+            yield from self.step("cgroup", path, f"pid {called(obj)} is in cgroup {path}")
         parent = self.by_id.get(f"process:{obj.facts['ppid']}")
         if parent is not None and parent.facts["pid"] != 1:
-            yield Step(parent, f"is a child of pid {called(parent)}")
+            yield Step(parent, f"pid {called(obj)} is a child of pid {called(parent)}")
 
     def cgroup_leads(self, obj: Object) -> Iterator[Step]:
         above = str(obj.facts["path"]).rpartition("/")[0]
         if above and not obj.facts["hierarchy"]:
-            yield from self.step("cgroup", above, f"is in cgroup {above}")
+            yield from self.step("cgroup", above, f"that is in cgroup {above}")
 
     def mount_leads(self, obj: Object) -> Iterator[Step]:
         facts = obj.facts
         pinned = pinned_netns(obj)
         if pinned:
-            yield from self.step("netns", str(pinned), f"pins network namespace {pinned}")
+            yield from self.step("netns", str(pinned), f"it pins network namespace {pinned}")
         if facts["pid"]:
             process = self.by_id.get(f"process:{facts['pid']}")
             if process is not None:
-                yield Step(process, f"is in the mount namespace of pid {called(process)}")
+                yield Step(process, f"it is in the mount namespace of pid {called(process)}")
         if facts["pin"] and facts["pin"] in self.pins:
-            yield Step(self.pins[facts["pin"]], f"is in the mount namespace that is pinned at {facts['pin']}")
+            yield Step(self.pins[facts["pin"]], f"it is in the mount namespace that is pinned at {facts['pin']}")
 
     def through_link(self, obj: Object) -> Iterator[Step]:
         """Of the host's namespace: a route, an address or a rule goes with the link that it names."""
@@ -241,7 +247,7 @@ class Relations:
         for name in dict.fromkeys(filter(None, names)):
             link = self.host_link(str(name))
             if link is not None:
-                yield Step(link, f"names link {name}" if "dev" not in facts else f"is on link {name}")
+                yield Step(link, f"it names link {name}" if "dev" not in facts else f"it is on link {name}")
 
     def step(self, kind: str, key: str, text: str) -> Iterator[Step]:
         found = self.by_id.get(f"{kind}:{key}")

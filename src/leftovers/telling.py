@@ -11,7 +11,7 @@ from leftovers.explain import Answer, State, about
 from leftovers.kinds import KINDS
 from leftovers.model import Evidence, Instance, Object, Presence
 from leftovers.products import load
-from leftovers.relations import Step
+from leftovers.relations import PAIRS, Step
 from leftovers.report import Colour, label, printable, shortened
 from leftovers.tree import Branch, Trunk
 
@@ -21,6 +21,9 @@ TITLES = {kind.name: kind.title for kind in KINDS}
 # Of what depends on an object in one way so many are told in JSON, and the number of all.
 MANY = 1000
 ID = re.compile(r"[0-9a-f]{64}")
+# What people look for comes first.
+ORDER = tuple(dict.fromkeys(("process", "link", "netns", "cgroup", "mount", *TITLES)))
+VERBS = {"is": "are", "has": "have"}
 # (before an entry, before the last one, below an entry, below the last one)
 UTF8 = ("├─ ", "└─ ", "│  ", "   ")
 ASCII = ("|- ", "`- ", "|  ", "   ")
@@ -89,15 +92,20 @@ def dependant_lines(steps: Sequence[Step], verbose: bool) -> list[str]:
             lines += [f"    {kind} {name} {text}" for name in names]
         else:
             number = f"{len(names)} {TITLES[kind]}" if len(names) > 1 else kind
-            lines.append(
-                f"    {number} {shortened(names)} {text.replace('is ', 'are ', 1) if len(names) > 1 else text}"
-            )
+            lines.append(f"    {number} {shortened(names)} {plural(text) if len(names) > 1 else text}")
     return lines
 
 
-def answers_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def plural(text: str) -> str:
+    """The same of several: "are a port of it"."""
+    verb, _, rest = text.partition(" ")
+    return f"{VERBS.get(verb) or verb.removesuffix('s')} {rest}"
+
+
+def answers_json(asked: str, answers: Sequence[Answer]) -> list[dict[str, Any]]:
     return [
         {
+            "asked": asked,
             "id": answer.id,
             "kind": answer.id.partition(":")[0],
             "name": answer.name,
@@ -179,11 +187,20 @@ def head(branch: Branch) -> str:
 
 
 def content(branch: Branch, verbose: bool) -> list[str]:
+    """What is nobody's comes first of its kind: it must not be among those that are only counted."""
     kinds: dict[str, list[str]] = {}
-    for obj in branch.objects:
+    here = {(obj.facts["netns"], obj.facts["name"]) for obj in branch.objects if obj.kind == "link"}
+    for obj in sorted(branch.objects, key=lambda obj: obj.id not in branch.others):
+        if not verbose and inner(obj) and (obj.facts["peer_netns"], obj.facts["peer"]) in here:
+            continue  # told with its other end
         name = shown(obj, verbose) + (" (nobody's that leftovers knows)" if obj.id in branch.others else "")
         kinds.setdefault(obj.kind, []).append(name)
     return listed(kinds, verbose)
+
+
+def inner(obj: Object) -> bool:
+    """Whether it is that end of a pair which is not the host's."""
+    return obj.kind == "link" and obj.facts["type"] in PAIRS and not obj.facts["host"]
 
 
 def besides(trunk: Trunk, verbose: bool) -> list[str]:
@@ -194,13 +211,14 @@ def besides(trunk: Trunk, verbose: bool) -> list[str]:
 
 
 def listed(kinds: Mapping[str, Sequence[str]], verbose: bool) -> list[str]:
+    kinds = {kind: kinds[kind] for kind in ORDER if kind in kinds}
     if verbose:
         return [f"{kind} {name}" for kind, names in kinds.items() for name in names]
     return [f"{TITLES[kind]}: {shortened(names)}" for kind, names in kinds.items()]
 
 
 def shown(obj: Object, verbose: bool) -> str:
-    if obj.kind == "link" and obj.facts["peer"] and obj.facts["type"] in ("veth", "netkit"):
+    if obj.kind == "link" and obj.facts["peer"] and obj.facts["type"] in PAIRS:
         return printable(f"{obj.key if verbose else obj.facts['name']} -> {obj.facts['peer']}")
     if obj.kind == "link" and not verbose:
         return printable(str(obj.facts["name"]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from leftovers.explain import Explainer, owner_of
 from leftovers.model import Claim, Instance, Object, Presence, Role
-from leftovers.plan import decide, settled
+from leftovers.plan import settled
 
 __all__ = ["Branch", "Trunk", "grown"]
 
@@ -47,8 +47,10 @@ def grown(explainer: Explainer, names: Sequence[str]) -> list[Trunk]:
     for objects in survey.listed.values():
         for obj in objects:
             claims = settled(survey.claims.get(obj.id, {}), survey.presence, survey.tenants, tuple(survey.presence))
-            owner = owner_of(claims, next(iter(decide(claims, survey.presence, False)), None))
+            owner = owner_of(claims) or (None if claims else explainer.goes_with(obj)[0])
             instance = shares.get(obj.id)
+            if obj.kind == "link" and obj.facts["type"] == "loopback":
+                continue
             branch = branches.get((instance.product, instance.id)) if instance is not None else None
             if branch is not None and instance is not None:
                 own = owner is not None and owner.product == instance.product

@@ -28,6 +28,7 @@ LINKS = {
     "loopback": "the loopback",
     "openvswitch": "a port of Open vSwitch' own",
 }
+UNSEEN = "is in a network namespace that no process and no pin on this host shows"
 
 
 def count(number: int, one: str, many: str = "") -> str:
@@ -60,7 +61,8 @@ def link(facts: Mapping[str, object]) -> str:
     elif type in ("veth", "netkit") and facts.get("peer"):
         said.append(f"its other end is {facts['peer']}")
     elif type in ("veth", "netkit") and facts.get("peer_index"):
-        said.append("its other end is in a network namespace that no process and no pin on this host shows")
+        seen = "is in another network namespace" if facts.get("peer_netns") or not facts["host"] else UNSEEN
+        said.append(f"its other end {seen}")
     return ", ".join(said)
 
 

@@ -97,10 +97,10 @@ def test_a_veth_is_tied_through_its_other_end_the_namespace_the_process_and_its_
     end = host.container()
     (link,) = [link for link in host.listed["link"] if link.key == "veth1"]
     assert way(host, link, end) == [
-        "link:77/eth0 its other end eth0 is in network namespace 77",
-        "netns:77 is in network namespace 77",
-        "process:1001 pid 1001 (nginx) lives there",
-        f"{end} is in cgroup /system.slice/docker-1.scope",
+        "link:77/eth0 its other end is eth0",
+        "netns:77 eth0 is in network namespace 77",
+        "process:1001 pid 1001 (nginx) lives in network namespace 77",
+        f"{end} pid 1001 (nginx) is in cgroup /system.slice/docker-1.scope",
     ]
 
 
@@ -108,8 +108,8 @@ def test_and_through_a_pin_where_no_process_lives(host: Things) -> None:
     host.netns(88, pins=("/run/netns/cni-1",))
     pin = host.mount("/run/netns/cni-1", "net:[88]", "nsfs")
     link, _ = host.pair("veth8", "eth0", 88)
-    assert way(host, link, pin.id)[-1] == f"{pin.id} is pinned at /run/netns/cni-1"
-    assert way(host, pin, "netns:88") == ["netns:88 pins network namespace 88"]
+    assert way(host, link, pin.id)[-1] == f"{pin.id} network namespace 88 is pinned at /run/netns/cni-1"
+    assert way(host, pin, "netns:88") == ["netns:88 it pins network namespace 88"]
 
 
 def test_a_name_an_age_and_a_neighbour_lead_nowhere(host: Things) -> None:
@@ -136,23 +136,23 @@ def test_who_only_entered_a_container_s_network_namespace_is_not_its_own(host: T
 def test_a_process_leads_to_its_cgroup_and_to_its_parent_but_not_to_init(host: Things) -> None:
     shim = host.process(50, "/usr/bin/containerd-shim-runc-v2", cgroup="/system.slice/x.service")
     child = host.process(51, "app", ppid=50)
-    assert way(host, child, "process:50") == ["process:50 is a child of pid 50 (containerd-shim-runc-v2)"]
+    assert way(host, child, "process:50") == ["process:50 pid 51 (app) is a child of pid 50 (containerd-shim-runc-v2)"]
     assert host.relations().leads(shim) == []
     nested = host.process(52, "app", cgroup="/system.slice/x/y")
     host.cgroup("/system.slice/x")
     host.cgroup("/system.slice/x/y")
-    assert way(host, nested, "cgroup:/system.slice/x")[-1] == "cgroup:/system.slice/x is in cgroup /system.slice/x"
+    assert way(host, nested, "cgroup:/system.slice/x")[-1] == "cgroup:/system.slice/x that is in cgroup /system.slice/x"
 
 
 def test_a_tap_leads_to_who_has_it_open_and_a_macvlan_to_its_namespace(host: Things) -> None:
     host.process(60, "/usr/bin/qemu-system-x86_64")
     tap = host.link("tap0", "tun", holders=[60])
-    assert way(host, tap, "process:60") == ["process:60 pid 60 (qemu-system-x86_64) has it open"]
+    assert way(host, tap, "process:60") == ["process:60 pid 60 (qemu-system-x86_64) has tap0 open"]
     host.link("br-lan", "bridge")
     host.netns(99)
     macvlan = host.link("eth0", "macvlan", netns=99, peer="br-lan", peer_netns=HOME)
     assert way(host, macvlan, "link:br-lan") == []
-    assert way(host, macvlan, "netns:99") == ["netns:99 is in network namespace 99"]
+    assert way(host, macvlan, "netns:99") == ["netns:99 eth0 is in network namespace 99"]
 
 
 def test_routes_addresses_and_rules_lead_to_the_link_that_they_name(host: Things) -> None:
@@ -162,8 +162,8 @@ def test_routes_addresses_and_rules_lead_to_the_link_that_they_name(host: Things
         "xtables", "-A F -i veth1", family="ip", backend="nft", table="filter", chain="F", target="ACCEPT",
         rule="-i veth1 -j ACCEPT", comment="", interfaces=["veth1"], macs=[],
     )  # fmt: skip
-    assert way(host, route, end)[0] == "link:veth1 is on link veth1"
-    assert way(host, rule, end)[0] == "link:veth1 names link veth1"
+    assert way(host, route, end)[0] == "link:veth1 it is on link veth1"
+    assert way(host, rule, end)[0] == "link:veth1 it names link veth1"
     wild = Object("xtables", "w", ("w",), {**rule.facts, "interfaces": ["veth+"]})
     assert host.relations().leads(wild) == []
     # Of a link in another namespace the host's rules know nothing.

@@ -105,7 +105,8 @@ def container(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
         "name": text(row["Name"]),
         "image": text(config.get("rootfsImageName")) or text(config.get("rootfsImageID")),
         "created": text(config.get("createdTime")),
-        "state": STATES.get(number(state.get("State")), ""),
+        # The column has what it was when it was made (seen on 5.4.2): what it is now is in the JSON.
+        "state": STATES.get(number(now.get("state")) or number(state.get("State")), ""),
         "pid": number(now.get("pid")),
         "conmon": number(now.get("conmonPid")),
         "pod": row.get("PodID") if is_id(row.get("PodID")) else "",

@@ -93,7 +93,9 @@ def helpers(names: Names, case: Case) -> Iterator[tuple[str, Object]]:
         process = case.process(record.facts["pid"]) if match and record.source != "ledger" else None
         if match is None or process is None or not case.is_proven("process", process.key):
             continue
-        told, argv = record.facts["args"], process.facts["argv"][1:]
+        told, argv = list(record.facts["args"]), process.facts["argv"][1:]
+        while told and not told[-1]:
+            told.pop()  # the kernel's word of a process has no empty ones at its end
         if (told and argv == told) or any(f"/{match[1]}/" in argument for argument in argv):
             yield match[1], process
 
