@@ -98,7 +98,8 @@ def process(obj: Object, case: Case) -> Finding | None:
 
 def age_of(process: Object) -> float:
     """The seconds since a process started."""
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - process.facts["start"] / os.sysconf("SC_CLK_TCK"))
+    started = float(process.facts["start"]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
 
 
 def cgroup(obj: Object, case: Case) -> Finding | None:
@@ -106,9 +107,8 @@ def cgroup(obj: Object, case: Case) -> Finding | None:
 
 
 def mount(obj: Object, case: Case) -> Finding | None:
-    return gone(
-        case, id_below(case, obj.facts["point"])[0]
-    )  # a layer of nobody's may be an image that somebody mounted
+    # A layer of no container's may be an image that somebody mounted.
+    return gone(case, id_below(case, obj.facts["point"])[0])
 
 
 def file(obj: Object, case: Case) -> Finding | None:
