@@ -264,8 +264,8 @@ def test_every_answer_is_right_and_none_is_guessed(machine: Machine, arrive: Arr
     said = leftovers(machine, "tree", "docker").out
     assert "web" in said and "shop-0" not in said and "incus" not in said
 
-    # Looking has changed nothing.
-    changes = hoststate.compare(before, machine.snapshot(), keep=OURS)
+    # Looking has changed nothing; netavark's helper ends by itself when it has nothing to do.
+    changes = hoststate.compare(before, machine.snapshot(), keep=OURS, lost=[r"netavark.dhcp-proxy"])
     assert hoststate.count(changes) == 0, hoststate.render(changes)
 
     # Docker is purged without us: what is left of it is left over, and the others' answers are what they were.
