@@ -155,10 +155,12 @@ def told(fault: Fault, status: int, arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> None:
     """Refuse what cannot work, before anything heavy is imported."""
-    from leftovers.products import NAMES
+    from leftovers.products import NAMES, known
 
     for name in getattr(arguments, "product", None) or ():
-        if name not in NAMES:
+        if name.startswith("podman@") and not known(name):
+            parser().error(f"{name}: no such user (root's containers are those of podman)")
+        elif not known(name):
             parser().error(f"unknown product {name!r}: choose from {', '.join(NAMES)}")
     if arguments.command == "clean" and not arguments.product and not arguments.orphans:
         parser().error("clean: which product? (or --orphans)")

@@ -15,7 +15,7 @@ from leftovers.host import Host
 from leftovers.ledger import Ledger, Run, now
 from leftovers.model import Plan, Presence
 from leftovers.orphans import Search
-from leftovers.products import NAMES, Product, load, with_companions
+from leftovers.products import NAMES, Product, known, load, with_companions
 from leftovers.survey import Survey, survey
 from leftovers.tree import grown
 from leftovers.ways import HostWays
@@ -288,6 +288,8 @@ def removal_of(product: Product) -> str:
     lives for."""
     if product.snaps and not product.packages:
         return f"snap remove --purge {product.snaps[0]}"
+    if product.uninstall:
+        return product.uninstall
     packages = product.packages or next(
         other.packages for other in map(load, NAMES) if product.name in other.companions
     )
@@ -384,9 +386,9 @@ def resume(arguments: Namespace) -> int:
     product is installed again, has no claim to be more than a plain clean."""
     host = Host()
     ledger = Ledger(host)
-    again = sum(started(host, ledger, name, arguments) for name in ledger.products() if name in NAMES)
+    again = sum(started(host, ledger, name, arguments) for name in ledger.products() if known(name))
     with ledger.locked():
-        open_runs = {name: run for name in ledger.products() if name in NAMES and (run := ledger.memory(name).run)}
+        open_runs = {name: run for name in ledger.products() if known(name) and (run := ledger.memory(name).run)}
         if not open_runs and again and not arguments.json:
             return DONE
         if not open_runs:

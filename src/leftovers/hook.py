@@ -102,6 +102,8 @@ def at_stake(scene: Scene, name: str, mode: str) -> str:
     if mode != "report":
         kept = f"; kept: {report.places(view.kept)}" if view.kept else ""
         there = "".join(f"; {report.printable(each)}" for each in view.elsewhere[:2])
+        if load(name).tenants and not (view.running or view.networks or kept):
+            return ""  # all that is in it is told with those whose it is
         return f"this ends {parts}{kept}{there}" if load(name).instance_processes else ""
     return f"removed, not purged: {parts} go on without it" if view.running or view.networks else ""
 

@@ -84,7 +84,8 @@ def forecast(product: Product, seen: Survey, *, purge: bool = True) -> Forecast:
         claim.proven and claim.object.kind == "process" and claim.reason in product.instance_processes
         for own in seen.claims.values()
         for claim in own.values()
-        if claim.product == product.name
+        # What runs in a tenant's name is told with him.
+        if claim.product == product.name and not any(name in own for name in product.tenants)
     )
     records = seen.records[product.name]
     networks = {record.name for record in records if record.type == "network" and record.facts.get("managed")}

@@ -195,7 +195,7 @@ def presence(host: Host, product: Product, listed: Mapping[str, tuple[Object, ..
         # Wrapped programs are called .NAME-wrapped (Nix). Anybody may call a program of his so; only root can run
         # the product.
         name = exe.rpartition("/")[2].removeprefix(".").removesuffix("-wrapped")
-        if name not in names or exe in others or process.facts["uid"] != 0:
+        if name not in names or exe in others or process.facts["uid"] != 0 or product.common:
             continue  # `others`: two products may have a program of one name
         if snapped(exe, product) or not stands(host, process):
             continue

@@ -62,8 +62,8 @@ def test_a_kind_is_listed_after_those_that_it_needs() -> None:
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
 def test_a_product(product: Product) -> None:
     assert re.fullmatch(r"[a-z0-9-]+", product.name) and product.title and (product.daemons or product.snaps)
-    # nerdctl, k3s and rke2 come in no package: their file tells of them.
-    assert product.packages or product.snaps or product.daemons
+    companion = any(product.name in other.companions for other in PRODUCTS)
+    assert product.packages or product.snaps or product.uninstall or companion
     for path in (*product.daemons, *(directory.path for directory in product.directories)):
         assert path.startswith("/") and not path.endswith("/") and "//" not in path and ".." not in path
         assert path.count("/") >= 2, f"{path}: too near the root to be a product's"

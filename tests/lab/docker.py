@@ -38,7 +38,7 @@ chown 33:33 /srv/bound/file
 IMAGE = r"""
 mkdir -p /tmp/img/bin /tmp/img/etc /tmp/img/proc /tmp/img/sys /tmp/img/dev /tmp/img/tmp /tmp/img/www
 cp /bin/busybox /tmp/img/bin/busybox
-for a in sh ls cat sleep ip ps kill httpd ping nc wget; do ln -s busybox /tmp/img/bin/$a; done
+for a in sh ls cat sleep ip ps kill httpd ping nc wget true; do ln -s busybox /tmp/img/bin/$a; done
 echo hello >/tmp/img/www/index.html
 tar -C /tmp/img -c . | docker import - bb >/dev/null
 rm -r /tmp/img
@@ -46,8 +46,7 @@ rm -r /tmp/img
 
 USE = (
     r"""
-set -x
-systemctl is-active docker || systemctl start docker
+d() { docker run -d --stop-timeout 1 "$@" >/dev/null; }
 """
     + IMAGE
     + r"""
@@ -58,19 +57,19 @@ docker network create -d macvlan -o parent=br-lan --subnet 10.77.1.0/24 mac1 >/d
 docker network create -o com.docker.network.bridge.name=br-lan --subnet 10.77.0.0/24 --gateway 10.77.0.1 lan >/dev/null
 docker volume create vol >/dev/null
 docker volume create -o type=none -o o=bind -o device=/srv/bound bound >/dev/null
-docker volume create -o type=tmpfs -o device=tmpfs -o o=size=1m tmp >/dev/null
+docker volume create -o type=tmpfs -o device=tmpfs -o o=size=1m tmp
 
-docker run -d --name web -p 8080:80 -p 127.0.0.1:8443:443 -v /srv/web:/www bb httpd -f -h /www >/dev/null
-docker run -d --name two --network net2 --restart always -p 8081:80 -v vol:/data bb httpd -f -h /www >/dev/null
+d --name web -p 8080:80 -p 127.0.0.1:8443:443 -v /srv/web:/www bb httpd -f -h /www
+d --name two --network net2 --restart always -p 8081:80 -v vol:/data bb httpd -f -h /www
 docker network connect net3 two
-docker run -d --name bound -v bound:/bound -v tmp:/t --restart unless-stopped bb sleep 1000100 >/dev/null
-docker run -d --name host --network host --pid host bb sleep 1000101 >/dev/null
-docker run -d --name none --network none bb sleep 1000102 >/dev/null
-docker run -d --name mac --network mac1 bb sleep 1000103 >/dev/null
-docker run -d --name lan --network lan bb sleep 1000106 >/dev/null
-docker run -d --name shared --network container:web bb sleep 1000107 >/dev/null
+d --name bound -v bound:/bound -v tmp:/t --restart unless-stopped bb sleep 1000100
+d --name host --network host --pid host bb sleep 1000101
+d --name none --network none bb sleep 1000102
+d --name mac --network mac1 bb sleep 1000103
+d --name lan --network lan bb sleep 1000106
+d --name shared --network container:web bb sleep 1000107
 docker create --name stopped --network net2 bb sleep 1 >/dev/null
-docker run -d --name ended bb true >/dev/null
+d --name ended bb true
 docker exec -d web sleep 1000108
 """
 )

@@ -164,6 +164,12 @@ RECIPES = {
         # Incus 7 depends on skopeo; libfuse3-4 is lxcfs'.
         Recipe("incus-sid", "sid", (*TOOLS, "skopeo", "libfuse3-4"), (("incus-base", "incus-client", "lxcfs"),), SID),
         Recipe("podman-trixie", "trixie", PODMAN_HOST, (("podman", "netavark", "aardvark-dns", "passt", "catatonit"),)),
+        Recipe(
+            "podman+incus-trixie",
+            "trixie",
+            (*PODMAN_HOST, *(tool for tool in TOOLS if tool.startswith(("lib", "squashfs", "runit", "dnsmasq")))),
+            (("podman", "netavark", "aardvark-dns", "passt", "catatonit"), ("incus-base", "incus-client", "lxcfs")),
+        ),
         Recipe("tests-sid", "sid", PYTEST, (), SID),
         Recipe("tests-trixie", "trixie", PYTEST, ()),
         Recipe("tests-bookworm", "bookworm", PYTEST, ()),

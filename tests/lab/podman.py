@@ -18,6 +18,11 @@ ip link set podman9 up
 ip link add veth90 type veth peer name veth91
 ip link set veth90 master podman9 up
 ip link add br-lan type bridge
+ip link set br-lan address 02:00:00:00:00:77  # else it takes that of a port
+ip link set br-lan addrgenmode none
+ip link add vethlan0 type veth peer name vethlan1
+ip link set vethlan0 master br-lan up
+ip link set vethlan1 up
 ip addr add 10.77.0.1/24 dev br-lan
 ip link set br-lan up
 
@@ -89,7 +94,7 @@ podman volume create --opt type=none --opt o=bind --opt device=/srv/volume bound
 podman volume create --opt type=tmpfs --opt device=tmpfs memory
 printf secret | podman secret create s -
 podman run -d --name volumes --network n1 --secret s -v bound:/b -v memory:/m bb sleep 1000
-podman network create --opt mode=unmanaged --interface-name br-lan --subnet 10.77.0.0/24 --gateway 10.77.0.1 lan
+podman network create --opt mode=unmanaged --interface-name br-lan --ipam-driver none --disable-dns lan
 podman run -d --name onlan --network lan bb sleep 1000
 podman run -d --name healthy --health-cmd 'ls /' --health-interval 300s bb sleep 1000
 podman exec -d healthy sleep 1000
@@ -117,12 +122,16 @@ chmod 755 /opt/as-alice
 """
 # What may stay on the host, and why.
 KEPT = (
+    # Podman takes the machine's hierarchy "systemd" of cgroup v1, which the host has not, for a part of v2.
+    r"cgroup /systemd(/machine\.slice)?$",
     r"(cgroup /|unit )machine\.slice$",  # systemd's own slice for all containers
     r"file /(etc(/apt/apt\.conf\.d/50|/dpkg/dpkg\.cfg\.d/|/)|(run|var/lib|var/cache)/)leftovers(/.*)?$",  # our own
     r"file /etc/containers/(registries|policy|storage)[^/]*(/.*)?$",  # of packages that stay
     r"file /opt/(image\.tar|as-alice)$",
     r"(file /etc/systemd/system/multi-user\.target\.wants/|unit )leftovers-snaps\.(path|service)$",
 )
+# What a login and her own configuration leave.
+SESSION = (r"file /home/alice/\.(local|cache|config)(/share|/state|/containers)*(/short-name-aliases\.conf\.lock)?$",)
 DATA = (
     r"file /var/lib/containers(/(storage|cache)(/.*)?)?$",
     r"file /etc/containers/networks(/.*)?$",

@@ -19,7 +19,7 @@ from leftovers.evidence.json_text import mapping, number, strings, text
 from leftovers.host import Host
 from leftovers.model import Record
 
-__all__ = ["is_id", "is_unique", "read", "read_runc", "read_shared", "sockets"]
+__all__ = ["has_content", "is_id", "is_unique", "read", "read_runc", "read_shared", "sockets"]
 
 TASKS = "io.containerd.runtime.v2.task"
 CRI = "io.containerd.grpc.v1.cri"
@@ -50,6 +50,22 @@ def sockets(address: str, namespace: str, group: str) -> tuple[str, str]:
     path = "/".join((address.rstrip("/"), namespace, group))
     first, second = (hashlib.sha256(each.encode("utf-8", "surrogateescape")) for each in (path, f"{path}/debug"))
     return first.hexdigest(), second.hexdigest()
+
+
+def has_content(host: Host, root: str) -> bool:
+    """Whether there is anything in a containerd's --root that somebody fetched or made: blobs of images, file systems
+    of containers (plugins/content/local, plugins/snapshots). Where that cannot be read, there is."""
+    faults: list[str] = []
+    blobs = "io.containerd.content.v1.content/blobs"
+    for kind in files.directories(host, root, blobs, faults):
+        if files.entries(host, root, f"{blobs}/{kind}", faults):
+            return True
+    for plugin in files.directories(host, root, "", faults):
+        if plugin.startswith("io.containerd.snapshotter.v1."):
+            for below in (f"{plugin}/snapshots", f"{plugin}/snapshotter/snapshots"):
+                if files.entries(host, root, below, faults):
+                    return True
+    return bool(faults)
 
 
 def blank(namespace: str, id: str) -> dict[str, Any]:

@@ -137,13 +137,14 @@ def listed(host: Host, base: str, below: str, faults: list[str]) -> list[Any] | 
     """The objects in a file that is one JSON list; [] where it is absent, None for a fault."""
     try:
         data = files.read(host, base, below, LIMIT)
-        value = [] if data is None else json_text.load(b'{"":' + data + b"}")[""]
-        if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+        read = {"": []} if data is None else json_text.load(b'{"":' + data + b"}")
+        value = read.get("")
+        if len(read) == 1 and isinstance(value, list) and all(isinstance(each, dict) for each in value):
             return value
         note(faults, f"{base}/{below}", "not a list of JSON objects")
     except Unreadable as error:
         note(faults, error.what, error.cause)
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         note(faults, f"{base}/{below}", f"not JSON: {str(error)[:200]}")
     return None
 
@@ -250,23 +251,26 @@ def read_firewall(host: Host, directory: str) -> tuple[list[Record], list[str]]:
 
 def read_states(host: Host, directory: str) -> tuple[list[Record], list[str]]:
     """Records "runtime", by path, of the containers that crun (status) or runc (state.json) has in its directory,
-    whosever they are. Facts: id, pid, start (clock ticks since boot), bundle, path."""
+    whosever they are. Facts: id, pid, start (clock ticks since boot), bundle, rootfs, path."""
     faults: list[str] = []
     records = []
     for id in filter(is_id, files.directories(host, directory, "", faults)):
         said = json_text.read(host, directory, f"{id}/status", LIMIT, faults)
         if said is not None:
             pid, start, bundle = said.get("pid"), said.get("process-start-time"), said.get("bundle")
+            rootfs = said.get("rootfs")
         else:
             said = json_text.read(host, directory, f"{id}/state.json", LIMIT, faults) or {}
             labels = [each for each in strings(mapping(said.get("config")).get("labels")) if each.startswith("bundle=")]
             pid, start = said.get("init_process_pid"), said.get("init_process_start")
             bundle = labels[0].removeprefix("bundle=") if len(labels) == 1 else ""
+            rootfs = mapping(said.get("config")).get("rootfs")
         facts = {
             "id": id,
             "pid": number(pid),
             "start": number(start),
             "bundle": bundle if json_text.is_path(bundle) else "",
+            "rootfs": rootfs if json_text.is_path(rootfs) else "",
             "path": f"{directory}/{id}",
         }
         records.append(Record("runtime", f"{directory}/{id}", "disk", facts))

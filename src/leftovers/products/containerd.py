@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from leftovers.model import Role
 from leftovers.products.containers import Runtime, product
+from leftovers.products.containers.names import TASKS
 from leftovers.products.containers.processes import SHIM
 
 STATE = "/run/containerd"
 ROOT = "/var/lib/containerd"
 DAEMONS = ("/usr/bin/containerd", "/usr/local/bin/containerd")
+MADE = (
+    *("containerd.sock", "containerd.sock.ttrpc", "debug.sock", "io.containerd.grpc.v1.cri"),
+    *("io.containerd.runtime.v1.linux", "io.containerd.sandbox.controller.v1.shim"),
+    "io.containerd.podsandbox.controller.v1.podsandbox",
+)
 STARTED = "containerd makes it at its start (cmd/containerd/server)"
 RUNTIME = Runtime(
     name="containerd",
@@ -27,7 +33,10 @@ RUNTIME = Runtime(
     programs="",
     executables=DAEMONS,
     services=r"/system\.slice/containerd\.service(?=/|\Z)",
-    own=((ROOT, Role.EXTERNAL, "no purge of containerd or containerd.io deletes it"),),
+    own=(
+        (ROOT, Role.EXTERNAL, "no purge of containerd or containerd.io deletes it"),
+        *((f"{STATE}/{name}", Role.LIVE, STARTED) for name in (*MADE, TASKS)),
+    ),
     conf="",
     brings=("containerd", "cni"),
     netns="",
@@ -36,6 +45,7 @@ PRODUCT = product(
     RUNTIME,
     packages=("containerd", "containerd.io"),
     daemons=DAEMONS,
+    common=True,
     units=("containerd.service",),
     tenants=("docker", "nerdctl", "kubernetes"),
     instance_processes=(SHIM,),

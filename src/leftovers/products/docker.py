@@ -7,14 +7,23 @@ contrib/init/systemd, contrib/nuke-graph-directory.sh; Debian docker.io 26.1.5 a
 
 from __future__ import annotations
 
-from leftovers.model import Role
+from collections.abc import Mapping, Sequence
+
+from leftovers.daemons import docker as daemon
+from leftovers.host import Host
+from leftovers.model import Deadline, Record, Role
 from leftovers.products.containers import Runtime, product
 from leftovers.products.containers.docker import mounts
+from leftovers.products.containers.docker_orphans import orphans
+from leftovers.products.containers.names import TASKS
 from leftovers.products.containers.processes import SHIM
 
 STORE = "/var/lib/docker"
 RUN = "/run/docker"
 DAEMONS = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd")
+NAMESPACES = ("moby", "plugins.moby")
+LANDLORD = ("/run/containerd", "/var/lib/containerd")
+SPACES = "only dockerd has these namespaces (daemon/config/config.go)"
 RUNTIME = Runtime(
     name="docker",
     title="Docker",
@@ -24,7 +33,7 @@ RUNTIME = Runtime(
     state="/run/containerd",
     root="/var/lib/containerd",
     shares=True,
-    namespaces=("moby", "plugins.moby"),
+    namespaces=NAMESPACES,
     # daemon/internal/libcontainerd/supervisor/remote_daemon.go; the second where --exec-root is by its other name.
     daemons=(
         (f"{RUN}/containerd/containerd.sock", f"{RUN}/containerd/daemon", f"{STORE}/containerd/daemon"),
@@ -43,6 +52,7 @@ RUNTIME = Runtime(
         (RUN, Role.LIVE, "dockerd's --exec-root"),
         ("/run/docker.sock", Role.LIVE, "docker.socket makes it"),
         ("/run/docker.pid", Role.LIVE, "dockerd's --pidfile"),
+        *((f"{base}/{TASKS}/{namespace}", Role.LIVE, SPACES) for base in LANDLORD for namespace in NAMESPACES),
         ("/etc/docker/key.json", Role.DATA, "dockerd makes it up to version 23 (daemon/trustkey.go)"),
     ),
     parents=("/etc/docker",),
@@ -55,6 +65,14 @@ RUNTIME = Runtime(
     profile=("docker-default", "docker"),
     store=STORE,
 )
+
+
+def stop(host: Host, records: Sequence[Record], deadline: Deadline) -> Mapping[str, str]:
+    """Those of records "instance", which there are with live-restore: else the daemon stops all when it is stopped."""
+    facts = {"state": "running"}
+    return daemon.stop(host, [Record("docker", each.name, each.source, facts) for each in records], deadline)
+
+
 PRODUCT = product(
     RUNTIME,
     packages=("docker.io", "docker-ce"),
@@ -63,5 +81,8 @@ PRODUCT = product(
     accounts=("group docker",),
     sysctls=("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"),
     companions=("containerd",),
+    orphans=orphans(RUNTIME),
+    stop=stop,
+    start=daemon.start,
     instance_processes=(SHIM,),
 )

@@ -71,6 +71,7 @@ RUNTIME = Runtime(
             source="cmd/kubeadm/app/phases/etcd/local.go",
         ),
     ),
+    parents=("/etc/cni/net.d", "/etc/cni"),
     conf="",
     brings=("kube", "calico", "cilium", "flannel", "cni"),
     pods="10.244.0.0/16",  # as kubeadm's documentation and flannel's manifest have it

@@ -22,6 +22,7 @@ __all__ = [
         "data_roots",
         "grounds",
         "holds",
+        "kept",
         "located",
         "members",
         "pod_links",
@@ -52,12 +53,17 @@ def grounds(runtime: Runtime, case: Case) -> dict[str, tuple[str, ...]]:
 
 
 DOCKER = "/var/lib/docker"
+SNAP_DOCKER = "/var/snap/docker"
 DOCKERD = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd")
 
 
 def stores(runtime: Runtime, case: Case) -> tuple[str, ...]:
     """Where dockerd has its data: where it always is, and where it was told to have it. With another dockerd here, that
     counts only while it is told, and never where that one has its own: an administrator's place may have become its."""
+    if runtime.store == DOCKER:
+        # The snap never has its own where this dockerd is told to have it.
+        dirs = [str(record.facts["path"]) for record in case.records_of("place") if record.name == runtime.store]
+        return tuple(dict.fromkeys((runtime.store, *(path for path in dirs if not below(path, SNAP_DOCKER)))))
     others = [
         process
         for process in case.objects("process")
@@ -86,10 +92,15 @@ def located(runtime: Runtime, case: Case, path: str) -> tuple[str, ...]:
     """Where something of the product's is; () if that is nobody's by a proof. Of a containerd that it shares that is
     where everybody has his: whoever asks looks for its namespaces there."""
     if runtime.shares and path and (below(path, runtime.state) or below(path, runtime.root)):
-        return (path,)
+        return () if runtime.lets and usurper(case) else (path,)
     table = grounds(runtime, case)
     ground = max((each for each in table if below(path, each)), key=len, default="")
     return tuple(place + path.removeprefix(ground) for place in table[ground]) if path and ground else ()
+
+
+def usurper(case: Case) -> str:
+    """Who else has his containerd where a shared one always is; "" if nobody is to be seen."""
+    return next((str(each.facts["why"]) for each in case.records_of("usurper") if each.source != "ledger"), "")
 
 
 def addresses(runtime: Runtime, case: Case) -> tuple[str, ...]:
@@ -124,6 +135,13 @@ def members(runtime: Runtime, case: Case) -> frozenset[tuple[str, str]]:
 
     found: frozenset[tuple[str, str]] = case.cached("containers.members", make)
     return found
+
+
+def kept(runtime: Runtime, namespace: str, id: str) -> tuple[str, ...]:
+    """What a shared containerd has of one container, as directories named for it."""
+    inner = [f"{TASKS}/{namespace}/{id}", f"{TASKS}/{namespace}/.{id}"]
+    inner += [f"{place}/{id}" for place in CRI] if namespace == "k8s.io" else []
+    return tuple(f"{base}/{each}" for base in (runtime.state, runtime.root) for each in inner)
 
 
 def of_member(runtime: Runtime, case: Case, path: str) -> bool:
@@ -165,18 +183,24 @@ def runs_own(runtime: Runtime, case: Case, process: Object) -> bool:
     """Whether a process runs a file of the product's snap (reading.is_own): in another mount namespace than the host's
     a path alone says nothing."""
     exe = real_exe(process)
-    listed = exe in runtime.executables and process.facts["uid"] == 0  # a user may run the same for himself
-    places = [runtime.programs] if runtime.programs else []
-    if below(runtime.programs, runtime.directory):
-        places += [place + runtime.programs.removeprefix(runtime.directory) for place in case.at(runtime.directory)]
-    if process.facts["nested"] or not (listed or any(below(exe, place) for place in places)):
+    if process.facts["nested"] or not (runtime.is_program(exe) or elsewhere(runtime, case, exe)):
         return False
+    if exe in runtime.executables and process.facts["uid"] != 0:
+        return False  # a user may run the same for himself
     table: dict[str, Record] = case.cached(
         "containers.own",
         lambda: {record.name: record for record in case.records_of("own") if record.source != "ledger"},
     )
     record = table.get(process.key)
     return bool(process.facts["our_mnt"]) or (record is not None and record.facts["start"] == process.facts["start"])
+
+
+def elsewhere(runtime: Runtime, case: Case, exe: str) -> bool:
+    """Whether a file is one of the programs in the product's directory, where that is at another place."""
+    if not runtime.programs or not below(runtime.programs, runtime.directory):
+        return False
+    inner = runtime.programs.removeprefix(runtime.directory)
+    return any(below(exe, f"{place}{inner}") for place in case.at(runtime.directory))
 
 
 def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
@@ -189,8 +213,7 @@ def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
         def add(record: Record, text: str) -> None:
             id = record.facts["id"]
             if containerd.is_unique(id):
-                for name in (id, runtime.attached.format(namespace=record.facts["namespace"], id=id)):
-                    found.setdefault(name, Evidence(record.source, text))
+                found.setdefault(id, Evidence(record.source, text))
 
         for record in case.records_of("container"):
             add(record, f"a container of {runtime.address}")
@@ -201,6 +224,13 @@ def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
         for record in case.records_of("runc"):
             if in_bundle(runtime, case, record.facts["bundle"]) == record.facts["id"]:
                 add(record, f"runc runs it in {record.facts['bundle']}")
+        alone = only_one(runtime, case)
+        for type in ("container", "shim", *(["nerdctl"] if runtime.known == "nerdctl" else [])):
+            for record in case.records_of(type):
+                # As ctr and nerdctl call it when they ask CNI's plugins for its network.
+                whole = f"{record.facts['namespace']}-{record.facts['id']}"
+                if containerd.is_unique(record.facts["id"]) or alone:
+                    found.setdefault(whole, Evidence(record.source, f"{record.name} of {runtime.address}"))
         for record in case.records_of("cni"):
             path = next((path for path in record.facts["paths"] if holds(runtime, case, path)), "")
             if path and containerd.is_unique(record.facts["id"]):
@@ -209,6 +239,22 @@ def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
 
     ids: dict[str, Evidence] = case.cached("containers.ids", make)
     return ids
+
+
+def only_one(runtime: Runtime, case: Case) -> bool:
+    """Whether no other containerd is to be seen, nor a shim of one: an id that a person chose is then of this one."""
+
+    def make() -> bool:
+        for process in case.objects("process"):
+            name, argv = real_exe(process).rpartition("/")[2], process.facts["argv"]
+            if name == "containerd" and not process.facts["nested"] and not runs_own(runtime, case, process):
+                return False
+            if "-namespace" in argv and "-address" in argv and runtime.address not in argv:
+                return False
+        return not usurper(case)
+
+    alone: bool = case.cached("containers.only_one", make)
+    return alone
 
 
 def in_bundle(runtime: Runtime, case: Case, path: str) -> str:

@@ -17,6 +17,7 @@ from leftovers.claims import Case, Finding, Rule
 from leftovers.host import Host
 from leftovers.kinds.kind import Look
 from leftovers.model import Object, Record, Role
+from leftovers.mountinfo import below
 
 # What a product may have brought to a host, of that which all share by name.
 KUBERNETES = ("kube", "calico", "cilium", "flannel", "cni", "containerd")
@@ -65,7 +66,7 @@ class Runtime:
     state, root  containerd's --state and --root
     namespaces   its namespaces of that containerd; none: all, the daemon is the product's own
     kubelet      kubelet's --root-dir; "" if it has none
-    programs     the directory of its own programs
+    programs     the directory of its own programs, "" if it has none
     services     a regular expression: the cgroups of its own services
     own          its directories and files, with what Directory wants to know
     marked       files that are only its own while their text has a word of it, or has no lines but some of these: path,
@@ -91,11 +92,10 @@ class Runtime:
     executables  its own programs in shared places
     daemons      more containerds, that nobody else has: address, --state and --root of each
     shares       whether that containerd is another product's, or the host's: then only what is of `namespaces` in it
-                 is its own
+                 is its own; without any, all that is of its socket
     known        the type of the records that tell which containers of a shared containerd are its own, where others
                  have theirs in the same namespaces: "nerdctl" (by id), or "pod" (by the uid of their pod)
     reads        what reads more of its records, before those of containers are
-    attached     how CNI is told of a container, of its namespace and its id
     told         what its configuration says of where else `directory` is
     """
 
@@ -134,8 +134,12 @@ class Runtime:
     shares: bool = False
     known: str = ""
     reads: Callable[[Look], tuple[list[Record], list[str]]] | None = None
-    attached: str = "{id}"
     told: Callable[[Host], list[str]] | None = None
+
+    @property
+    def lets(self) -> bool:
+        """Whether it is a shared containerd itself, and not one who has his containers in it."""
+        return self.shares and not self.namespaces and not self.known
 
     @cached_property
     def share(self) -> tuple[str, ...]:
@@ -146,6 +150,10 @@ class Runtime:
         if "k8s.io" in self.namespaces or not self.namespaces:
             places += ["io.containerd.grpc.v1.cri", "io.containerd.podsandbox.controller.v1.podsandbox"]
         return tuple(f"{base}/{place}" for base in (self.state, self.root) for place in places)
+
+    def is_program(self, path: str) -> bool:
+        """Whether a path is that of one of its own programs."""
+        return path in self.executables or (bool(self.programs) and below(path, self.programs))
 
     @property
     def states(self) -> tuple[str, ...]:

@@ -107,6 +107,7 @@ def describe(
         runtime,
         packages=(),
         daemons=tuple(programs),
+        uninstall=f"{name}-uninstall.sh",
         units=tuple(units),
         sysctls=("net.ipv4.ip_forward=1",),
         instance_processes=(SHIM,),

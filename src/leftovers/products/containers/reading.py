@@ -6,13 +6,16 @@ import fnmatch
 import hashlib
 import os
 import re
+from dataclasses import replace
 
 from leftovers.claims import Case, real_exe
+from leftovers.daemons import docker
 from leftovers.errors import Unreadable
 from leftovers.evidence import (
     cni,
     containerd,
     docker_network,
+    docker_settings,
     docker_store,
     files,
     json_text,
@@ -25,7 +28,7 @@ from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Object, Presence, Record
 from leftovers.mountinfo import below, place
-from leftovers.products.containers.known import addresses, containers, data_roots, holds, located, pod_uids
+from leftovers.products.containers.known import addresses, containers, data_roots, holds, kept, located, pod_uids
 from leftovers.products.containers.names import TASKS, Marker, Runtime
 from leftovers.products.containers.rivals import FILES, PROGRAMS, USERS, shim_argv
 
@@ -64,8 +67,7 @@ def read_disk(runtime: Runtime, look: Look) -> Answer:
             return [], [f"{path}: not read, it is on a network or FUSE file system"]
     answers = [containerd.read(look.host, state, root, runtime.namespaces) for state, root in pairs]
     answers += [kubelet.read(look.host, path) for path in kubelets]
-    for path in (root for store in stores for root in docker_store.roots(look.host, store)):
-        answers += [docker_store.read(look.host, path), docker_network.read(look.host, path)]
+    answers += [read_store(runtime, look, store) for store in stores]
     for found, said in answers:
         records += found
         faults += said
@@ -138,13 +140,13 @@ def is_own(runtime: Runtime, look: Look, process: Object) -> bool:
     """Whether a process runs a file of the product's snap, and not what a container has at such a path. Only the host's
     root can mount a squashfs: a revision that the host has not any more may still be mounted for an older process."""
     exe = real_exe(process)
-    if process.facts["nested"] or not (below(exe, runtime.programs) or exe in runtime.executables):
+    if process.facts["nested"] or not runtime.is_program(exe):
         return False
     found = None if process.facts["our_mnt"] else snap_program.lies(look.host, process, "exe")
     if found is None:
         return bool(process.facts["our_mnt"])
     mounts = Case(runtime.name, Presence.ABSENT, look.listed).mounts()
-    image = found[0].fstype == "squashfs" and found[0].root == "/" and below(found[0].point, runtime.programs)
+    image = found[0].fstype == "squashfs" and found[0].root == "/" and below(found[0].point, runtime.programs or "-")
     return image or place(mounts, exe) == (found[0].majmin, found[1].removesuffix("//deleted"))
 
 
@@ -231,7 +233,7 @@ def read_programs(runtime: Runtime, look: Look) -> Answer:
 
 def snap_of(runtime: Runtime) -> str:
     """The snap that the product is, "" if it is none."""
-    return runtime.programs.removeprefix("/snap/") if below(runtime.programs, "/snap") else ""
+    return runtime.programs.removeprefix("/snap/")
 
 
 def read_grounds(runtime: Runtime, look: Look) -> Answer:
@@ -299,15 +301,16 @@ def user_of(runtime: Runtime, look: Look, marker: Marker) -> str:
         if is_own(runtime, look, process) or re.match(runtime.services, process.facts["cgroup"]):
             continue  # a shim of another name (containerd-shim-spin-v2) that its containerd started
         if told:
-            other = told["address"] == runtime.address
+            # In a containerd that is everybody's anybody has containers.
+            other = told["address"] == runtime.address and not runtime.shares
         else:
             other = exe.rpartition("/")[2] in names and not any(below(exe, path) for path in ELSEWHERE)
         if other and not snap_program.read(look.host, snap_of(runtime), [process]):
             return f"pid {process.key} runs {process.facts['exe']}"
     for path in sorted({path for each in USERS[marker.sort] for path in FILES[each]}):
         # What only lies in such a directory is what is asked about.
-        grounds = (*(each.directory for each in runtime.markers), runtime.programs, runtime.directory)
-        own = any(below(path, each) for each in grounds if each) or path in runtime.executables
+        grounds = (*(each.directory for each in runtime.markers), runtime.directory)
+        own = any(below(path, each) for each in grounds) or runtime.is_program(path)
         if not own and not any(below(path, each) for each in ELSEWHERE) and look.host.exists(path):
             return f"{path} is there"
     return ""
@@ -347,6 +350,12 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         if path != runtime.directory:
             facts = {"path": path, "why": f"{runtime.title} was told to have its data there"}
             records.append(Record("place", runtime.directory, "disk", facts))
+    if runtime.lets:
+        records += [Record("usurper", who, "kernel", {"why": why}) for who, why in usurpers(runtime, look)]
+        inside = {"content": containerd.has_content(look.host, runtime.root), "inode": inode_of(look, runtime.root)}
+        records.append(Record("images", runtime.root, "disk", inside))
+    if runtime.store and runtime.executables:
+        return records + told_places(runtime, look), []
     for process in look.objects("process") if runtime.store else ():
         # Anybody may run a program of the snap with such an argument.
         daemon = real_exe(process).rpartition("/")[2] == "dockerd" and re.match(
@@ -363,6 +372,100 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         if json_text.is_path(conf.get("data-root")):
             records.append(Record("rival store", DAEMON_JSON, "disk", {"path": conf["data-root"].rstrip("/")}))
     return records, []
+
+
+# Whose containerd has a socket of its own, by its configuration or its arguments.
+PRIVATE = ("/snap", "/var/snap", "/var/lib/rancher", "/run/k3s", "/run/docker", "/var/run/docker", "/run/snap.docker")
+
+
+def usurpers(runtime: Runtime, look: Look) -> list[tuple[str, str]]:
+    """Who else has his containerd at a shared one's address: another program of that name, unless it was told another
+    place; and the snap k8s, which puts its own there."""
+    found = []
+    for process in look.objects("process"):
+        exe, argv = real_exe(process), process.facts["argv"]
+        if exe.rpartition("/")[2] != "containerd" or process.facts["nested"] or process.facts["uid"] != 0:
+            continue
+        words = [word.partition("=")[2] or word for word in argv[1:]]
+        if is_own(runtime, look, process) or any(below(word, path) for word in words for path in PRIVATE):
+            continue
+        told = next((word for word in words if word.endswith(".sock")), runtime.address)
+        if told == runtime.address:
+            found.append((process.key, f"pid {process.key} runs {exe}"))
+    if look.host.exists("/snap/k8s/current"):
+        found.append(("k8s", "/snap/k8s/current is there"))
+    return found
+
+
+def inode_of(look: Look, path: str) -> int:
+    try:
+        return os.lstat(look.host.path(path)).st_ino
+    except OSError:
+        return 0
+
+
+def told_places(runtime: Runtime, look: Look) -> list[Record]:
+    """Where a dockerd of a package is told to have its data and what is in /run: daemon.json, its arguments."""
+    records = []
+    for settings, source, why in settings_of(runtime, look):
+        for usual, path in ((runtime.store, settings.root), (runtime.beside[0], settings.exec_root)):
+            real = path if remote(look, path) else real_path(look.host, path)
+            for each in dict.fromkeys((path.rstrip("/"), real)):
+                if each != usual and each.count("/") >= 2 and not below(usual, each):
+                    records.append(Record("place", usual, source, {"path": each, "why": f"{each}: {why}"}))
+    return records
+
+
+def settings_of(runtime: Runtime, look: Look) -> list[tuple[docker_settings.Settings, str, str]]:
+    """How each dockerd of a package is to run, and whose word that is: those that live come first."""
+    found = []
+    for process in look.objects("process"):
+        if real_exe(process).rpartition("/")[2] == "dockerd" and is_own(runtime, look, process):
+            said, _ = docker_settings.read(look.host, process.facts["argv"])
+            found.append((said, "kernel", f"pid {process.key} was told so"))
+    said, _ = docker_settings.read(look.host)
+    return [*found, (said, "disk", f"{docker_settings.DAEMON_JSON} says so")]
+
+
+def read_store(runtime: Runtime, look: Look, store: str) -> Answer:
+    """What is known of the dockerd that has its data there: of itself if it lives, else from that. With live-restore
+    its containers outlive it, and are asked to stop themselves (records "instance"); else it stops them all."""
+    if not runtime.executables:
+        found = [each(look.host, path) for path in docker_store.roots(look.host, store) for each in STORES]
+        return [record for records, _ in found for record in records], [fault for _, said in found for fault in said]
+    options = settings_of(runtime, look)
+    real = real_path(look.host, store)
+    own = [each for each, source, _ in options if source == "kernel" and real_path(look.host, each.root) == real]
+    settings = own[0] if own else replace(options[-1][0], root=store)
+    if not own and not look.host.exists(store):
+        return [], []
+    records, faults = docker.read(look.host, settings, bool(own))
+    for path in docker_store.roots(look.host, settings.root):
+        records += layers(look, path, faults)
+    for record in list(records):
+        facts = record.facts
+        if record.type == "docker-network" and facts["driver"] in NETWORKS and not facts["default"]:
+            records.append(Record("network", facts["name"] or record.name[:12], record.source, {"managed": True}))
+        elif record.type == "docker" and own and settings.live_restore:
+            running = {"running": facts["state"] == "running", "ephemeral": facts["auto_remove"]}
+            records.append(Record("instance", record.name, record.source, running))
+    return records, faults
+
+
+def layers(look: Look, root: str, faults: list[str]) -> list[Record]:
+    """Records "docker-layer", named by the directory of a container's file system (facts: container), also of those
+    containers that are not in the store any more."""
+    records = []
+    for driver in files.directories(look.host, root, "image", faults):
+        for id in files.directories(look.host, root, f"image/{driver}/layerdb/mounts", faults):
+            name = docker_store.layer(look.host, root, driver, id, faults) if containerd.is_unique(id) else ""
+            if name:
+                records.append(Record("docker-layer", name, "disk", {"container": id}))
+    return records
+
+
+STORES = (docker_store.read, docker_network.read)
+NETWORKS = ("bridge", "macvlan", "ipvlan", "overlay")
 
 
 def entries_of(runtime: Runtime, record: Record) -> list[str]:
@@ -382,6 +485,7 @@ def real_path(host: Host, path: str) -> str:
 def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
     """What of the host's files is to be looked at: all that is named for a container or a pod of the product."""
     case = Case(runtime.name, Presence.ABSENT, {}, records)
+    is_id = containerd.is_id
     ids, uids = containers(runtime, case), pod_uids(runtime, case)
     found: list[str] = []
     for record in records:
@@ -392,12 +496,16 @@ def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
             if record.type == "lease":
                 directory = os.path.dirname(record.name)
                 found += [directory, f"{directory}/lock", *(f"{directory}/last_reserved_ip.{n}" for n in range(4))]
-        elif record.type == "place" and record.name == runtime.store:
+        elif record.type == "place" and record.name in (runtime.store, *runtime.beside):
             found.append(record.facts["path"])
+        elif record.type == "container" and runtime.lets and is_id(record.facts["namespace"]):
+            found += [f"{base}/{TASKS}/{record.facts['namespace']}" for base in (runtime.state, runtime.root)]
         elif record.type == "marked" or (
             record.type == "log" and (record.facts["id"] in ids or record.facts["uid"] in uids)
         ):
             found.append(record.name)
+        elif record.type in ("container", "nerdctl") and runtime.known:
+            found += kept(runtime, record.facts["namespace"], record.facts["id"])
         elif record.type == "used":
             found += [record.name, *entries_of(runtime, record)]
         elif record.type == "runc":

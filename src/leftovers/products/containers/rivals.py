@@ -148,7 +148,7 @@ def made_for(record: Record) -> list[str]:
 
 def below_any(path: str, runtime: Runtime) -> bool:
     """Whether that is the product's own program."""
-    return path.startswith(f"{runtime.programs}/") or path in runtime.executables
+    return runtime.is_program(path)
 
 
 def held(case: Case, obj: Object) -> Role:

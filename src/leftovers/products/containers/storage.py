@@ -15,14 +15,18 @@ from leftovers.products.containers.known import (
     containers,
     holds,
     in_bundle,
+    kept,
     located,
+    members,
+    only_one,
     pod_uids,
     relative,
     trace,
+    usurper,
 )
-from leftovers.products.containers.names import Runtime
+from leftovers.products.containers.names import TASKS, Runtime
 from leftovers.products.containers.reading import LOGS
-from leftovers.products.containers.rivals import FILES, made_for, rival, shared
+from leftovers.products.containers.rivals import FILES, held, made_for, rival, shared
 from leftovers.products.product import Directory
 
 UID = r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})"
@@ -123,6 +127,7 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
         ),
         *(Directory(path, Role.DATA, "made for what is in it") for path in runtime.parents),
         *(Directory(path, Role.LIVE, shared_by) for path in (*RUN, *CNI)),
+        *(Directory(path, Role.DATA, shared_by) for path in (CONF if runtime.lets else ())),
         *(Directory(path, Role.DATA, shared_by) for path in (*OPT, *LOGS)),
         *(Directory(path, role, f"{what}'s own directory") for path, what, role in PLUGINS),
         *(
@@ -133,9 +138,25 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
             Directory(path, Role.ADMIN, "another user of what is shared")
             for each in FILES.values()
             for path in each
-            if not below(path, runtime.programs) and path not in runtime.executables
+            if not runtime.is_program(path)
         ),
     )
+
+
+def tasks(runtime: Runtime) -> tuple[str, ...]:
+    """Where a shared containerd has its containers, by namespace."""
+    return tuple(f"{base}/{TASKS}" for base in (runtime.state, runtime.root)) if runtime.lets else ()
+
+
+def namespace(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The directory of a namespace in it."""
+    top, _, name = obj.key.rpartition("/")
+    if top not in tasks(runtime) or obj.facts["type"] != "directory" or usurper(case):
+        return None
+    for record in case.records_of("container"):
+        if record.facts["namespace"] == name:
+            return Finding("the containers of a namespace", (Evidence(record.source, f"has {record.name}"),))
+    return None
 
 
 def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -145,6 +166,11 @@ def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     path, role, source = declared
     package = Evidence("package", source)
+    if runtime.lets and (other := usurper(case)):
+        user = Evidence("disk" if other.startswith("/") else "kernel", other)
+        return Finding(f"where {runtime.title} has its own, and somebody else", (user,), role=held(case, obj))
+    if role is Role.EXTERNAL:
+        return store_of(runtime, obj, case, package)
     if obj.facts["type"] == "remote":
         reason = f"a directory of {runtime.title} on a network or FUSE file system"
         return Finding(reason, (package,), proven=False, advice=f"rm -r {path}")
@@ -158,7 +184,36 @@ def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return Finding(reason, said, role=Role.ADMIN)
     # In /tmp anybody may have made the way there.
     facts = {"strict": True} if path.startswith("/tmp/") else {}
+    if obj.key in tasks(runtime):
+        facts = {"only_hollow": True}  # somebody who stays may have his in it
     return Finding(f"a {obj.facts['type']} of {runtime.title}", (package,), role=role, facts=facts)
+
+
+def store_of(runtime: Runtime, obj: Object, case: Case, package: Evidence) -> Finding | None:
+    """The data of a product whose package's purge may leave it. On a disk of its own what is in it goes, and the
+    directory stays; there, and behind a symlink, it must have nothing in it that the product does not make."""
+    facts, reason = obj.facts, f"{runtime.possessive} data"
+    if facts["type"] == "remote":
+        return Finding(f"{reason} on a network or FUSE file system", (package,), False, advice=f"rm -r {obj.key}")
+    if facts["type"] == "symlink":
+        said = (package, Evidence("disk", f"leads to {facts['target']}"))
+        return Finding(f"the administrator's symlink for {runtime.possessive} data", said, role=Role.ADMIN)
+    if facts["type"] != "directory":
+        return None
+    strange = next((name for name in facts["entries"] if not STORE.fullmatch(name)), "")
+    if facts["mounted"] and strange:
+        said = (package, Evidence("disk", f"has {strange} in it, which {runtime.title} does not make"))
+        return Finding(f"{reason}, and other things", said, role=Role.ADMIN, advice=f"ls -A {obj.key}")
+    if facts["hollow"] and not facts["mounted"]:
+        # docker.io's postrm deletes what is in it.
+        said = (package, Evidence("disk", "has no file in it"))
+        return Finding(f"{runtime.possessive} directory, with nothing in it", said, role=Role.DATA)
+    for record in case.records_of("images"):
+        same = record.name == obj.key and record.source != "ledger" and record.facts["inode"] == obj.identity[2]
+        if same and not record.facts["content"] and not strange and not facts["mounted"]:
+            said = (package, Evidence("disk", "has no image and no container's file system in it"))
+            return Finding(f"{runtime.possessive} directory, with nothing in it", said, role=Role.DATA)
+    return Finding(reason, (package,), role=Role.EXTERNAL, facts={"contents": True})
 
 
 def marked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -201,6 +256,17 @@ def of_container(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return Finding("what is kept of a container", (said,), role=role)
 
 
+def of_member(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What a shared containerd has of one of the product's containers, in directories named for it."""
+    if not runtime.known or obj.facts["type"] != "directory" or not holds(runtime, case, obj.key):
+        return None
+    for namespace, id in members(runtime, case):
+        if obj.key.endswith(id) and obj.key in kept(runtime, namespace, id):
+            said = Evidence("disk", f"is named for {id[:12]}, a container of {runtime.title}")
+            return Finding("what containerd keeps of a container", (said,))
+    return None
+
+
 def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
     """All such files that were read at this look, and the proof."""
     ids, uids = containers(runtime, case), pod_uids(runtime, case)
@@ -216,6 +282,9 @@ def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
             for address in addresses(runtime, case):
                 for each in containerd.sockets(address, namespace, id):
                     hashes[each] = Evidence("disk", f"computed from {address}, {namespace} and {id[:12]}")
+    # Those that a person named, while no other containerd is to be seen.
+    alone = only_one(runtime, case)
+    named = {each.facts["id"]: Evidence(each.source, each.name) for each in case.records_of("container")}
     for record in case.records:
         facts = record.facts
         if record.source == "ledger":
@@ -233,8 +302,10 @@ def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
                 found[facts["path"]] = said
         elif record.type == "socket" and facts["hash"] in hashes:
             found[record.name] = hashes[facts["hash"]]
-        elif record.type == "fifo" and facts["ids"] and all(id in ids for id in facts["ids"]):
-            found[record.name] = ids[facts["ids"][0]]
+        elif record.type == "fifo" and facts["ids"]:
+            mine = {id: ids.get(id) or (named.get(id) if alone else None) for id in facts["ids"]}
+            if all(mine.values()):
+                found[record.name] = mine[facts["ids"][0]] or Evidence("disk", "")
     return found
 
 
@@ -242,6 +313,8 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     """A directory that is everybody's, in which nothing is left but the product's: it goes empty. The plugins' own
     counters and locks go with the last lease."""
     path, facts = obj.key, obj.facts
+    if runtime.shares and not runtime.lets and "cni" not in runtime.brings:
+        return None  # its landlord's, or who else's
     network = path.rpartition("/")[0] == "/var/lib/cni/networks"
     namespace = path.rpartition("/")[0] == "/run/containerd/runc"
     if path not in (*RUN, *OPT, *CNI, *LOGS) and not network and not namespace:
@@ -266,6 +339,21 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     return shared(runtime, obj, case, what, "a directory of containers, empty", said, f"rmdir {path}", **more)
 
 
+# containerd's CRI makes it at each start (containerd internal/cri/server/cni_conf_syncer.go, newCNINetConfSyncer).
+CONF = ("/etc/cni/net.d", "/etc/cni")
+
+
+def empty_conf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The directory of CNI's configurations, with none in it."""
+    if not runtime.lets or obj.key not in CONF or obj.facts["type"] != "directory" or obj.facts["mounted"]:
+        return None
+    if not obj.facts["hollow"] or usurper(case):
+        return None
+    said = Evidence("disk", "containerd makes it, and there is no file in it")
+    more: dict[str, object] = {"facts": {"only_hollow": True}, "role": Role.DATA}
+    return shared(runtime, obj, case, "cni", "a directory for CNI, empty", said, f"rmdir {obj.key}", **more)
+
+
 def left_over(case: Case, directory: Object) -> list[str]:
     """What stays in a directory when all that is proven goes. Its counters and locks do not count."""
     if len(directory.facts["entries"]) >= 200:
@@ -286,6 +374,10 @@ def parent(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     if not all(case.is_proven("file", f"{obj.key}/{name}") for name in entries):
         return None
+    if runtime.shares and any(file.key in FILES["containerd"] for file in case.objects("file")):
+        return (
+            None  # containerd watches it, and has no CRI any more when it goes (internal/cri/server/cni_conf_syncer.go)
+        )
     said = Evidence("disk", f"holds {', '.join(entries[:3])}, and nothing else")
     return Finding(f"a directory made for {runtime.title}", (said,), role=Role.DATA, facts={"only_hollow": True})
 
@@ -393,9 +485,11 @@ def unmarked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 # What dockerd makes in its --data-root (moby daemon/daemon.go, NewDaemon).
+# And what the scripts of Debian's package put there, and what containerd makes in its --root.
 STORE = re.compile(
     r"buildkit|builder|containerd|containers|engine-id|image|network|overlay2|plugins|rootfs|runtimes|swarm|tmp|volumes"
-    r"|fuse-overlayfs|btrfs|zfs|vfs|trust|key\.json"
+    r"|fuse-overlayfs|btrfs|zfs|vfs|trust|key\.json|[0-9]{1,10}\.[0-9]{1,10}|nuke-graph-directory\.sh|\.purge_sentinel"
+    r"|io\.containerd\.[a-z0-9.-]+|tmpmounts|opt"
 )
 
 
@@ -415,6 +509,19 @@ def store(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 RULES = (
-    *(own, store, ground, marked, symlink, of_container, conflist, plugin_directory, parent, shared_directory),
-    firewall,
+    *(
+        own,
+        namespace,
+        store,
+        ground,
+        marked,
+        symlink,
+        of_container,
+        of_member,
+        conflist,
+        plugin_directory,
+        parent,
+        shared_directory,
+    ),
+    *(firewall, empty_conf),
 )

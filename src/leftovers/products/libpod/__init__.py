@@ -8,7 +8,7 @@ netavark's table and state) is its own while nobody else is to be seen there.
 from __future__ import annotations
 
 from leftovers import claims
-from leftovers.products.libpod import instances, network, processes, storage
+from leftovers.products.libpod import instances, network, processes, storage, users
 from leftovers.products.libpod.names import MADE, PODMAN, UNITS
 from leftovers.products.libpod.reading import readers
 from leftovers.products.product import Product
@@ -22,11 +22,11 @@ PODMAN_PRODUCT = Product(
     daemons=(PODMAN,),
     units=(*UNITS, *MADE),
     directories=storage.directories(),
-    readers=readers,
+    readers=(*readers, users.read_users),
     places=storage.places,
     rules={
         "unit": (claims.declared_unit(*UNITS), processes.unit),
-        "process": processes.PROCESSES,
+        "process": (*processes.PROCESSES, users.kept_process),
         "cgroup": (processes.cgroup,),
         "netns": (processes.netns,),
         "mount": (storage.mount,),
@@ -34,7 +34,7 @@ PODMAN_PRODUCT = Product(
         "nft": (network.table,),
         "xtables": (network.rule,),
         "apparmor": (network.profile,),
-        "file": storage.FILES,
+        "file": (*storage.FILES, users.kept),
     },
     recall=frozenset({"process", "link", "mount", "cgroup"}),
     instances=instances.instances,

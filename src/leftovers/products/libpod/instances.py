@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 from leftovers.claims import Case, Finding
 from leftovers.evidence import libpod
 from leftovers.model import Evidence, Instance, Object, Record
 from leftovers.products.libpod.known import id_below, scope
-from leftovers.products.libpod.names import GRAPH
 
 
 def instances(case: Case) -> list[Instance]:
@@ -80,17 +82,23 @@ def gone(case: Case, id: str, **facts: float) -> Finding | None:
 
 
 def process(obj: Object, case: Case) -> Finding | None:
+    age = {"age": seconds} if (seconds := age_of(obj)) else {}
     for record in case.records_of("conmon"):
         if record.name == obj.key and record.facts["start"] == obj.facts["start"]:
-            return gone(case, record.facts["id"])
+            return gone(case, record.facts["id"], **age)
     id = scope(obj.facts["cgroup"])
     if id:
-        return gone(case, id)
+        return gone(case, id, **age)
     parent = case.process(obj.facts["ppid"])
     for record in case.records_of("conmon"):
         if parent is not None and record.name == parent.key:
-            return gone(case, record.facts["id"])
+            return gone(case, record.facts["id"], **age)
     return None
+
+
+def age_of(process: Object) -> float:
+    """The seconds since a process started."""
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - process.facts["start"] / os.sysconf("SC_CLK_TCK"))
 
 
 def cgroup(obj: Object, case: Case) -> Finding | None:
@@ -98,10 +106,9 @@ def cgroup(obj: Object, case: Case) -> Finding | None:
 
 
 def mount(obj: Object, case: Case) -> Finding | None:
-    words = obj.facts["point"].removeprefix(f"{GRAPH}/").split("/")
-    if len(words) < 3 or not words[0].endswith("-containers"):
-        return None  # a layer may be an image's, that somebody mounted
-    return gone(case, words[1])
+    return gone(
+        case, id_below(case, obj.facts["point"])[0]
+    )  # a layer of nobody's may be an image that somebody mounted
 
 
 def file(obj: Object, case: Case) -> Finding | None:

@@ -71,10 +71,12 @@ def layers(case: Case) -> dict[str, str]:
         for record in case.records_of("stored"):
             if record.name in ids and record.facts["layer"]:
                 found[record.facts["layer"]] = record.name
-        for record in case.records_of("podman"):
-            words = record.facts["mount"].split("/")
-            if record.name in ids and len(words) > 2 and words[-1] == "merged" and libpod.is_id(words[-2]):
-                found.setdefault(words[-2], record.name)
+        told = [(record.name, record.facts["mount"]) for record in case.records_of("podman")]
+        told += [(record.facts["id"], record.facts["rootfs"]) for record in case.records_of("runtime")]
+        for id, path in told:
+            words = path.split("/")
+            if id in ids and len(words) > 2 and words[-1] == "merged" and libpod.is_id(words[-2]):
+                found.setdefault(words[-2], id)
         return found
 
     table: dict[str, str] = case.cached("libpod.layers", make)

@@ -63,6 +63,15 @@ def within(addresses: list[str], subnets: list[str]) -> str:
     return ""
 
 
+def on_network(case: Case, name: str) -> str:
+    """The address that a bridge of the host has in the network of Podman's whose bridge it is; "" for any other."""
+    record, subnets = bridges(case).get(name, (None, []))
+    if record is None or record.facts.get("managed") is False:
+        return ""
+    link = next((link for link in case.objects("link") if link.facts["host"] and link.key == name), None)
+    return within(link.facts["addresses"], subnets) if link is not None and link.facts["type"] == "bridge" else ""
+
+
 def bridge(obj: Object, case: Case) -> Finding | None:
     """A bridge of one of Podman's networks: it has the name of one, and as the kernel tells it an address of that
     network, or a container of Podman's on it."""

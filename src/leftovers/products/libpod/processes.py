@@ -10,6 +10,7 @@ from leftovers.model import Evidence, Object, Record, Role
 from leftovers.mountinfo import below
 from leftovers.products.libpod.known import containers, id_below, pins, pods, rival, scope, title, trace
 from leftovers.products.libpod.names import GRAPH, NETNS, POD_SLICE, PODMAN, STATE
+from leftovers.products.libpod.network import on_network
 
 CONTAINER, MONITOR = "a container's process", "a container's monitor"
 # Who would start something again, then the containers: a monitor that outlives its container has Podman clean up after
@@ -152,7 +153,7 @@ def unit(obj: Object, case: Case) -> Finding | None:
     match = MADE.match(obj.key)
     if match and match["id"] in containers(case) and not obj.facts["file"].startswith("/etc/"):
         said = (Evidence("systemd", f"{obj.key} is {obj.facts['active']}"), containers(case)[match["id"]])
-        return Finding(f"the health check of container {title(case, match['id'])}", said)
+        return Finding("a container's health check", said)
     match = POD_SLICE.match(obj.key)
     if match is None or match["id"] not in pods(case):
         return None
@@ -214,9 +215,9 @@ def netns(obj: Object, case: Case) -> Finding | None:
                 link.facts["host"]
                 and link.facts["type"] == "veth"
                 and link.facts["peer_netns"] == obj.facts["inode"]
-                and case.is_proven("link", str(link.facts["master"]))
+                and on_network(case, link.facts["master"])
             ):
-                said = Evidence("kernel", f"a veth leads from it to {link.facts['master']}, a bridge of Podman's")
+                said = Evidence("kernel", f"a veth leads from it to {link.facts['master']}, the bridge of a network")
     if said is None:
         return None
     foreign = [pid for pid in obj.facts["processes"] if not case.is_proven("process", str(pid))]

@@ -112,6 +112,29 @@ def held_fifo(look: Look, process: Object, id: str, graph: str) -> str:
     return ""
 
 
+def read_copies(look: Look) -> Answer:
+    """Records "copies", by inode, of the mount namespaces of other user namespaces: what was mounted here when one was
+    made is to be seen in it, and only its end undoes that (mount_namespaces(7), "locked"). Facts: pid, uid."""
+    records = {}
+    home = user_namespace(look, "self")
+    uids = {process.facts["pid"]: process.facts["uid"] for process in look.objects("process")}
+    for mount in look.objects("mount"):
+        ns, pid = mount.facts["ns"], mount.facts["pid"]
+        if mount.facts["host"] or not pid or ns in records:
+            continue
+        other = user_namespace(look, pid)
+        if home and other and other != home:
+            records[ns] = Record("copies", str(ns), "kernel", {"pid": pid, "uid": uids.get(pid, -1)})
+    return list(records.values()), []
+
+
+def user_namespace(look: Look, pid: int | str) -> str:
+    try:
+        return os.readlink(look.host.path(f"/proc/{pid}/ns/user"))
+    except OSError:
+        return ""
+
+
 def read_conmons(look: Look) -> Answer:
     """Records "conmon", by pid, of the monitors of root's containers. Facts: id, start, exit, held (the open file that
     proves it), uid."""
@@ -134,4 +157,4 @@ def read_conmons(look: Look) -> Answer:
     return records, []
 
 
-readers = (read_places, read_store, read_conmons, read_runtimes, read_networks)
+readers = (read_places, read_store, read_copies, read_conmons, read_runtimes, read_networks)

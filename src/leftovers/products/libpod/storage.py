@@ -10,7 +10,7 @@ from leftovers.evidence import libpod
 from leftovers.model import Evidence, Object, Presence, Record, Role
 from leftovers.mountinfo import below
 from leftovers.products.containers.storage import on_itself
-from leftovers.products.libpod.known import containers, id_below, rival, sharer, title, trace
+from leftovers.products.libpod.known import containers, id_below, rival, sharer, trace
 from leftovers.products.libpod.names import (
     CACHE,
     GRAPH,
@@ -51,9 +51,15 @@ def mount(obj: Object, case: Case) -> Finding | None:
         asked = (Evidence("disk", f"{obj.facts['configured']} asks for a mount there"),)
         return Finding("a mount that the administrator configured", asked, role=Role.ADMIN)
     said = Evidence("kernel", f"mounted at {point} ({obj.facts['fstype']}, {obj.facts['source']})")
+    copies = {record.name: record for record in case.records_of("copies") if record.source != "ledger"}
+    if not obj.facts["host"] and str(obj.facts["ns"]) in copies:
+        facts = copies[str(obj.facts["ns"])].facts
+        where = Evidence("kernel", f"in the namespaces of pid {facts['pid']}, of uid {facts['uid']}")
+        reason = "a copy in a user's own namespaces, which goes with these or with its directory"
+        return Finding(reason, (where, said), role=Role.ADMIN)
     if id:
         what = "the file system" if inner.endswith("/merged") else "a mount"
-        return Finding(f"{what} of container {title(case, id)}", (said, containers(case)[id]))
+        return Finding(f"{what} of a container", (said, containers(case)[id]))
     if VOLUME.match(inner):
         return Finding("a volume", (said, Evidence("disk", "only Podman has volumes there")))
     reason = "a directory of the store, mounted on itself" if DRIVER.match(inner) else "the file system of an image"
@@ -176,7 +182,7 @@ def network(obj: Object, case: Case) -> Finding | None:
             if other:
                 users = (Evidence("disk", other), said)
                 return Finding("a network, which others may use", users, role=Role.ADMIN, advice=f"rm {obj.key}")
-            return Finding(f"the network {record.name}", (said,), role=Role.EXTERNAL, facts={"strict": True})
+            return Finding("a network of Podman's", (said,), role=Role.EXTERNAL, facts={"strict": True})
     return None
 
 
