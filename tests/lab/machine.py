@@ -126,6 +126,10 @@ SNAPD = (
     *(tool for tool in TOOLS if not tool.startswith(("lib", "runit", "squashfs-tools-ng"))),
     *("snapd", "squashfuse", "containerd", "runc", "containernetworking-plugins", "ipset"),
 )
+# Docker's, containerd's and Podman's packages. What rootless Podman and networks need is the administrator's.
+ENGINES = (*TOOLS, "tini", "slirp4netns", "passt", "fuse-overlayfs", "iputils-ping", "dbus-user-session", "ipvsadm")
+DOCKER = ("docker.io", "docker-cli", "containerd", "runc")
+PODMAN = ("podman", "netavark", "aardvark-dns", "conmon", "crun", "containernetworking-plugins")
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -172,6 +176,9 @@ RECIPES = {
             (("lxd", "lxd-client", "lxcfs"), ("incus-base", "incus-client", "lxcfs")),
             first_boot="snapd.sh",
         ),
+        # None of it is installed at start: whoever tests one of them has the others beside it, or not.
+        Recipe("docker-trixie", "trixie", ENGINES, (DOCKER, PODMAN)),
+        Recipe("docker-sid", "sid", ENGINES, (DOCKER, PODMAN), SID),
     )
 }
 
