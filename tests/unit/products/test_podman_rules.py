@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import pwd
 from typing import Any
 
 import pytest
@@ -346,6 +347,33 @@ def test_users_who_have_containers_are_named(tmp_path: pathlib.Path) -> None:
         "4322": ("", ["8"]),
     }
     assert not faults
+
+
+def test_a_user_s_store_on_a_server_is_not_asked_for(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where his home is on one, nor where something on the way from there is: it may hang for ever."""
+    (tmp_path / "etc").mkdir()
+    for name in ("alice", "bob", "carol"):
+        (home(tmp_path, name, 1000) / ".local/share/containers/storage/overlay").mkdir(parents=True)
+    os.rename(tmp_path / "home/bob/.local", tmp_path / "home/bob/.elsewhere")
+    os.symlink("/srv/far/bob", tmp_path / "home/bob/.local")
+    asked: list[str] = []
+    monkeypatch.setattr(users, "owner", lambda host, base, below: asked.append(base) or -1)
+    for point in ("/home/alice/.local/share", "/srv/far"):
+        mount = Object("mount", point, (point,), {"point": point, "fstype": "nfs4", "host": True})
+        here = look(tmp_path)
+        here = Look(here.host, here.scope, {**here.listed, "mount": (*here.listed["mount"], mount)})
+        asked.clear()
+        users.read_users(here)
+        far = "alice" if "alice" in point else "bob"
+        assert asked == [f"/home/{name}" for name in ("alice", "bob", "carol") if name != far]
+
+
+def test_where_a_home_leads_is_not_asked_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = pwd.struct_passwd(("alice", "x", 1000, 1000, "", "/nfs/far/alice", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: entry)
+    monkeypatch.setattr(Host, "read_bytes", lambda *_: b"1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /nfs rw - nfs4 b rw\n")
+    monkeypatch.setattr(os.path, "realpath", lambda path: pytest.fail(f"asked for {path}"))
+    assert users.user_of("alice").home == "/nfs/far/alice"
 
 
 def test_users_containers_are_kept_and_the_command_is_told(host: Podman) -> None:

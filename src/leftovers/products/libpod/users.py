@@ -19,9 +19,10 @@ from leftovers.claims import Case, Finding, Rule, real_exe
 from leftovers.errors import Unreadable
 from leftovers.evidence import files, libpod
 from leftovers.host import Host
+from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Evidence, Instance, Object, Record, Role
-from leftovers.mountinfo import below
+from leftovers.mountinfo import below, parse
 from leftovers.products.libpod.names import CGROUP, PODMAN
 from leftovers.products.libpod.processes import CONTAINER, CONTAINERS, MONITOR, MONITORS
 from leftovers.products.libpod.reading import Answer, conmon_argv, remote
@@ -58,7 +59,7 @@ def read_users(look: Look) -> Answer:
         if not uid or home.count("/") < 1 or home == "/":
             continue
         names.setdefault(uid, name)
-        if remote(look, home):
+        if remote(look, f"{home}/{STORE}"):  # whoever mounted it, and wherever on the way: it may never answer
             continue
         if owner(look.host, home, STORE) == uid and files.entries(look.host, home, STORE, []):
             found.setdefault(uid, (name, f"{home}/{STORE}", []))
@@ -141,7 +142,9 @@ def user_of(name: str) -> User:
     if not entry.pw_uid or not files.is_name(name):
         raise KeyError(name)
     home = os.path.normpath(entry.pw_dir)
-    home = f"{os.path.realpath(os.path.dirname(home)).rstrip('/')}/{os.path.basename(home)}"
+    mounts = {mount.point: {"fstype": mount.fstype} for mount in parse(Host().read_bytes("/proc/self/mountinfo"))}
+    if not leads_to_remote(Host(), mounts, f"{os.path.dirname(home)}/."):  # there nothing is looked at, nor deleted
+        home = f"{os.path.realpath(os.path.dirname(home)).rstrip('/')}/{os.path.basename(home)}"
     ranges = [(entry.pw_uid, entry.pw_uid)]
     try:
         lines = (files.read(Host(), "/etc", "subuid", LIMIT) or b"").decode("utf-8", "replace").split("\n")
