@@ -275,6 +275,39 @@ def test_nothing_is_an_orphan_where_the_database_could_not_be_read(host: Podman)
     assert "process:20" in host.gone() and orphans(host) == set()
 
 
+def test_containers_of_another_graph_root_are_no_orphans(host: Podman) -> None:
+    """`podman --root /srv/store run`: another database, and the same directories in /run."""
+    host.container()
+    argv = ("-c", OTHER, "-b", f"/srv/store/overlay-containers/{OTHER}/userdata", "--exit-dir", f"{TMP}/exits")
+    host.process(20, CONMON, CONMON, *argv, cgroup=f"/machine.slice/libpod-conmon-{OTHER}.scope")
+    host.process(21, "/app", "app", ppid=20, cgroup=f"/machine.slice/libpod-{OTHER}.scope", nested=True, netns=78)
+    host.cgroup(f"/machine.slice/libpod-{OTHER}.scope", populated=True)
+    host.netns(78, [21], [STRANGE_PIN])
+    host.record("persist", OTHER, "disk", id=OTHER, path=f"{TMP}/persist/{OTHER}")
+    assert "process:21" in host.gone() and orphans(host) == set()
+    # Nor is it one when the monitor has ended: the runtime has where it was started.
+    host.listed["process"] = [process for process in host.listed["process"] if process.key != "20"]
+    assert "process:21" in orphans(host)
+    path = f"/run/crun/{OTHER}"
+    facts = {"id": OTHER, "pid": 21, "start": 9, "bundle": argv[3], "rootfs": "", "path": path}
+    host.record("runtime", path, "disk", **facts)
+    assert orphans(host) == set()
+
+
+def test_a_store_on_a_server_may_have_whom_the_database_has_not(tmp_path: pathlib.Path, host: Podman) -> None:
+    (tmp_path / "etc/containers").mkdir(parents=True)
+    (tmp_path / "etc/containers/storage.conf").write_text('[storage]\ngraphroot = "/srv/far/store"\n')
+    far = Object("mount", "/srv/far", ("/srv/far",), {"point": "/srv/far", "fstype": "virtiofs", "host": True})
+    here = look(tmp_path)
+    records, faults = reading.read_store(Look(here.host, here.scope, {**here.listed, "mount": (far,)}))
+    assert "not read" in faults[0]
+    host.database({"id": ID})
+    host.monitor(20, OTHER)
+    assert orphans(host) == {"process:20"}
+    host.records += records
+    assert orphans(host) == set()
+
+
 def test_instances_have_their_ties(host: Podman) -> None:
     host.container()
     case = host.case()
