@@ -19,6 +19,7 @@ from leftovers.model import Claim, Object, Presence, Record, Role, Scope
 from leftovers.products import known, load
 from leftovers.products.libpod import reading, users
 from leftovers.products.libpod.names import GRAPH, STATE, TMP
+from leftovers.survey import presence
 
 ID, OTHER, POD, LAYER = "a" * 64, "b" * 64, "c" * 64, "d" * 64
 PIN = "/run/netns/netns-01234567-89ab-cdef-0123-456789abcdef"
@@ -163,6 +164,15 @@ def test_a_bridge_with_somebody_s_port_is_held_and_an_unmanaged_one_is_the_admin
     assert claims["link:podman0"].role is Role.HELD and "tap0" in claims["link:podman0"].evidence[0].text
     assert claims["link:br-lan"].role is Role.ADMIN
     assert claims["link:veth7"].role is Role.LIVE
+
+
+def test_a_podman_of_no_package_is_one(tmp_path: pathlib.Path) -> None:
+    """podman-static in /usr/local has the same store and the same /run: Debian's package goes, the containers stay."""
+    nobody = {"process": (), "mount": ()}
+    assert presence(Host(str(tmp_path)), load("podman"), nobody)[0] is Presence.ABSENT
+    (tmp_path / "usr/local/bin").mkdir(parents=True)
+    (tmp_path / "usr/local/bin/podman").touch()
+    assert presence(Host(str(tmp_path)), load("podman"), nobody)[0] is Presence.INSTALLED
 
 
 def test_a_monitor_that_ended_leaves_its_container_known_by_the_runtime(host: Podman) -> None:

@@ -23,7 +23,7 @@ from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Evidence, Instance, Object, Record, Role
 from leftovers.mountinfo import below, parse
-from leftovers.products.libpod.names import CGROUP, PODMAN
+from leftovers.products.libpod.names import CGROUP, PROGRAMS
 from leftovers.products.libpod.processes import CONTAINER, CONTAINERS, MONITOR, MONITORS
 from leftovers.products.libpod.reading import Answer, conmon_argv, remote
 from leftovers.products.product import Directory, Product
@@ -215,7 +215,7 @@ def helper(user: User, obj: Object, case: Case) -> Finding | None:
         own = re.match(r"/usr/lib(exec)?/podman/rootlessport\Z", real_exe(obj)) is not None
     elif name == "catatonit":
         own = argv[1:] == ["-P"] and re.search(r"/podman-pause-[0-9a-f]+\.scope\Z", obj.facts["cgroup"]) is not None
-    elif real_exe(obj) == PODMAN:
+    elif real_exe(obj) in PROGRAMS:
         own = not obj.facts["nested"]
     if not own:
         return None
@@ -310,7 +310,7 @@ def product(name: str) -> Product:
         name=f"podman@{name}",
         title=f"Podman of {name}",
         packages=("podman",),
-        daemons=(PODMAN,),
+        daemons=PROGRAMS,
         directories=tuple(Directory(path, role, what) for path, (role, what, _) in directories(user).items()),
         readers=(partial(read_owners, user),),
         rules=bound,
