@@ -166,6 +166,34 @@ def test_a_bridge_with_somebody_s_port_is_held_and_an_unmanaged_one_is_the_admin
     assert claims["link:veth7"].role is Role.LIVE
 
 
+def test_a_bridge_that_the_administrator_had_before_is_held(host: Podman) -> None:
+    """`podman network create --interface-name br-vms`: netavark adds its address to the bridge that is there."""
+    host.container()
+    facts = {"id": OTHER, "driver": "bridge", "managed": True, "subnets": ["10.89.0.0/24"], "gateways": []}
+    host.record(
+        "podman-network", "vms", "disk", name="vms", bridge="br-vms", path="/etc/containers/networks/vms.json", **facts
+    )
+    host.link("br-vms", "bridge", addresses=["192.0.2.1", "10.89.0.1", "fe80::1"])
+    host.link("podman0", "bridge", addresses=["10.88.0.1", "fe80::2"])
+    claims = host.ask()
+    assert claims["link:br-vms"].role is Role.HELD and "192.0.2.1" in claims["link:br-vms"].evidence[0].text
+    assert claims["link:podman0"].role is Role.LIVE
+
+
+def test_what_anybody_puts_into_dev_shm_is_not_podman_s(host: Podman) -> None:
+    """It is everybody's to write in: a directory of that name, or any file where no Podman has been, says nothing."""
+    path = "/dev/shm/libpod_lock"
+    host.file(path, "file")
+    assert host.gone() == set()
+    host.listed["file"] = []
+    host.file(path, entries=("precious",))
+    host.database({"id": ID})
+    assert host.gone() == set()
+    host.listed["file"] = []
+    host.file(path, "file")
+    assert host.gone() == {f"file:{path}"}
+
+
 def test_a_podman_of_no_package_is_one(tmp_path: pathlib.Path) -> None:
     """podman-static in /usr/local has the same store and the same /run: Debian's package goes, the containers stay."""
     nobody = {"process": (), "mount": ()}
