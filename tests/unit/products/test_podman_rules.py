@@ -166,6 +166,19 @@ def test_a_bridge_with_somebody_s_port_is_held_and_an_unmanaged_one_is_the_admin
     assert claims["link:veth7"].role is Role.LIVE
 
 
+def test_the_run_root_stays_while_buildah_has_a_container_in_the_store(host: Podman) -> None:
+    """It has which layers are mounted, and how often; for `buildah mount` nothing has to run."""
+    host.container()
+    run = "/run/containers/storage"
+    host.file(run)
+    assert f"file:{run}" in host.gone()
+    host.record("stored", OTHER, "disk", id=OTHER, name="", layer="e" * 64, driver="overlay", by="")
+    assert f"file:{run}" in host.gone(), "podman build leaves such a one, too"
+    host.file("/usr/bin/buildah", "file")
+    claim = host.ask()[f"file:{run}"]
+    assert claim.role is Role.ADMIN and "buildah" in claim.evidence[0].text
+
+
 def test_a_bridge_that_the_administrator_had_before_is_held(host: Podman) -> None:
     """`podman network create --interface-name br-vms`: netavark adds its address to the bridge that is there."""
     host.container()
