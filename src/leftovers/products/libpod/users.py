@@ -137,8 +137,14 @@ class User:
 
 
 def user_of(name: str) -> User:
-    """Raises KeyError if there is no such user, or it is root: his containers are those of "podman"."""
-    entry = pwd.getpwnam(name)
+    """Raises KeyError if there is no such user, or it is root: his containers are those of "podman". One of a directory
+    service goes by his number, too: scan has no other name for him."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", name):
+            raise
+        entry = pwd.getpwuid(int(name))
     if not entry.pw_uid or not files.is_name(name):
         raise KeyError(name)
     home = os.path.normpath(entry.pw_dir)
@@ -152,7 +158,7 @@ def user_of(name: str) -> User:
         lines = []
     for line in lines:
         fields = line.split(":")
-        if len(fields) == 3 and fields[0] in (name, str(entry.pw_uid)) and all(each.isdigit() for each in fields[1:]):
+        if len(fields) == 3 and fields[0] in (entry.pw_name, str(entry.pw_uid)) and all(each.isdigit() for each in fields[1:]):
             first, count = int(fields[1]), int(fields[2])
             # Ids of accounts are nobody's subordinate ones, whatever the file says.
             if first > 65535 and 0 < count < 1 << 32:
