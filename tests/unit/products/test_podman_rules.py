@@ -369,6 +369,16 @@ def test_instances_have_their_ties(host: Podman) -> None:
     assert {"process:10", "process:11", "netns:77", f"cgroup:{SCOPE}", f"mount:{STATIC}/shm"} <= set(found.ties)
 
 
+def test_a_pid_that_was_given_again_ties_to_who_has_it(host: Podman) -> None:
+    host.container()
+    host.record("podman", OTHER, "disk", **{**FACTS, "id": OTHER, "name": "crashed", "netns": "", "pid": 11})
+    case = host.case()
+    attribute(case, host.product.rules)
+    assert host.product.instances is not None
+    ties = {each.name: each.ties for each in host.product.instances(case)}
+    assert "process:11" in ties["web"] and "process:11" not in ties["crashed"]
+
+
 # -- what is read of processes and users ----------------------------------------------------------------------------
 
 
@@ -522,6 +532,10 @@ def test_by_name_a_directory_is_the_user_s_by_its_owner(monkeypatch: pytest.Monk
 def test_who_is_no_user_or_root_is_no_product() -> None:
     assert not known("podman@root") and not known("podman@no-such-user") and not known("incus@root")
     assert not known("podman@") and known("podman")
+    # As scan names those whom /etc/passwd has not.
+    user = pwd.getpwnam("nobody")
+    assert known(f"podman@{user.pw_uid}") and users.user_of(str(user.pw_uid)).uid == user.pw_uid
+    assert not known("podman@0") and not known("podman@00") and not known("podman@999999999")
 
 
 def test_json_of_hostile_shape_is_no_conmon() -> None:

@@ -11,6 +11,7 @@ from leftovers.model import Evidence, Instance, Object, Record
 from leftovers.mountinfo import below
 from leftovers.products.libpod.known import id_below, scope
 from leftovers.products.libpod.names import GRAPH
+from leftovers.products.libpod.processes import conmons
 from leftovers.products.libpod.reading import conmon_argv
 
 
@@ -29,7 +30,7 @@ def instances(case: Case) -> list[Instance]:
     for record in current(case):
         facts = record.facts
         own = ties.get(record.name, [])
-        if facts["pid"] and case.is_proven("process", str(facts["pid"])):
+        if facts["pid"] and case.is_proven("process", str(facts["pid"])) and lives(case, facts["pid"], record.name):
             own.append(f"process:{facts['pid']}")
         if facts["netns"] in spaces:
             own.append(spaces[facts["netns"]])
@@ -44,6 +45,16 @@ def instances(case: Case) -> list[Instance]:
             )
         )
     return found
+
+
+def lives(case: Case, pid: int, id: str) -> bool:
+    """Whether a pid is of that container, as the kernel tells it: db.sql may have it of a container that has ended, and
+    it be another one's by now."""
+    process = case.process(pid)
+    if process is None or scope(process.facts["cgroup"]) not in ("", id):
+        return False
+    parent = conmons(case).get(str(process.facts["ppid"]))
+    return parent.facts["id"] == id if parent is not None else bool(scope(process.facts["cgroup"]))
 
 
 def current(case: Case) -> list[Record]:
