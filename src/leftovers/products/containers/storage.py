@@ -106,9 +106,11 @@ def on_itself(obj: Object, case: Case) -> bool:
 def host_pin(runtime: Runtime, obj: Object, case: Case) -> bool:
     """Whether that is dockerd's pin of the host's own network namespace, which no removal of a namespace undoes (moby
     libnetwork/osl/namespace_linux.go)."""
-    host = next((f"net:[{each.facts['inode']}]" for each in case.objects("netns") if each.facts["host"]), "")
     inner = relative(runtime, case, obj.facts["point"], runtime.netns) if runtime.netns else None
-    return inner == "default" and obj.facts["root"] == host
+    if inner != "default":
+        return False
+    host = next((f"net:[{each.facts['inode']}]" for each in case.objects("netns") if each.facts["host"]), "")
+    return bool(obj.facts["root"] == host)
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
