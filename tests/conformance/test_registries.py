@@ -19,7 +19,7 @@ PRODUCTS = [load(name) for name in NAMES]
 FLOORS = [
     {"errors", "exits", "netlink", "syscalls"},
     {"model", "run", "host", "mountinfo"},
-    {"conf", "evidence", "kinds", "ledger", "relations", "watcher", "words"},
+    {"conf", "evidence", "kinds", "ledger", "relations", "sizes", "watcher", "words"},
     {"daemons", "removal"},
     {"claims", "ways"},
     {"products"},

@@ -444,6 +444,8 @@ def read_store(runtime: Runtime, look: Look, store: str) -> Answer:
     if not own and not look.host.exists(store):
         return [], []
     records, faults = docker.read(look.host, settings, bool(own))
+    pins = files.entries(look.host, runtime.netns, "", [])
+    records += [Record("pin", f"{runtime.netns}/{name}", "disk", {}) for name, inner in pins if not inner]
     for path in docker_store.roots(look.host, settings.root):
         records += layers(look, path, faults)
     for record in list(records):
@@ -502,6 +504,8 @@ def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
                 found += [directory, f"{directory}/lock", *(f"{directory}/last_reserved_ip.{n}" for n in range(4))]
         elif record.type == "place" and record.name in (runtime.store, *runtime.beside):
             found.append(record.facts["path"])
+        elif record.type == "pin":
+            found.append(record.name)
         elif record.type == "container" and runtime.lets and is_id(record.facts["namespace"]):
             found += [f"{base}/{TASKS}/{record.facts['namespace']}" for base in (runtime.state, runtime.root)]
         elif record.type == "marked" or (
