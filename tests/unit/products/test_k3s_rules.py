@@ -1,5 +1,5 @@
-"""k3s and rke2, which have one socket and one --state: a line in what each wrote for its containerd tells them apart, and
-beside each other the files that their shims run."""
+"""k3s and rke2, which have one socket and one --state: a line in what each wrote for its containerd tells them apart,
+and beside each other the files that their shims run."""
 
 from __future__ import annotations
 
