@@ -19,7 +19,7 @@ PRODUCTS = [load(name) for name in NAMES]
 FLOORS = [
     {"errors", "exits", "netlink", "syscalls"},
     {"model", "run", "host", "mountinfo"},
-    {"conf", "evidence", "kinds", "ledger", "watcher"},
+    {"conf", "evidence", "kinds", "ledger", "sizes", "watcher"},
     {"daemons", "removal"},
     {"claims"},
     {"products"},

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from leftovers.claims import Case, Finding
 from leftovers.model import Evidence, Object, Role
-from leftovers.products.containers.known import trace
+from leftovers.products.containers.known import located, trace
 from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.rivals import shared
 
-__all__ = ["LINKS", "XTABLES", "mounts"]
+__all__ = ["FILES", "LINKS", "XTABLES", "mounts"]
 
 BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 # What dockerd has once for the host.
@@ -23,6 +23,7 @@ BRIDGES = ("docker0", "docker_gwbridge")
 # bridge_linux.go, parseNetworkOptions: the first digits of the network's id.
 BRIDGE = re.compile(r"br-(?P<id>[0-9a-f]{12})\Z")
 # Both ends of an endpoint's pair, until the one is moved and renamed (bridge_linux.go, CreateEndpoint; vethLen).
+PIN = re.compile(r"[0-9a-f]{12}\Z")
 VETH = re.compile(r"veth[0-9a-f]{7}\Z")
 # macvlan_network.go, ipvlan_network.go: getDummyName.
 DUMMY = re.compile(r"d[mi]-[0-9a-f]{10,13}\Z")
@@ -215,6 +216,15 @@ def foreign_user(obj: Object, case: Case) -> str:
     return ""
 
 
+def pin(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A file on which dockerd pins the network namespace of a container (osl/namespace_linux.go)."""
+    top, _, name = obj.key.rpartition("/")
+    if not runtime.netns or top not in located(runtime, case, runtime.netns) or not PIN.match(name):
+        return None
+    return Finding("where a container's network was pinned", (Evidence("disk", f"it is in {top}"),))
+
+
+FILES = (pin,)
 LINKS = (bridge, stranded, parent)
 
 

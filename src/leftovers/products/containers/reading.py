@@ -437,7 +437,13 @@ def read_store(runtime: Runtime, look: Look, store: str) -> Answer:
     real = real_path(look.host, store)
     own = [each for each, source, _ in options if source == "kernel" and real_path(look.host, each.root) == real]
     settings = own[0] if own else replace(options[-1][0], root=store)
+    if not own and not look.host.exists(store):
+        return [], []
     records, faults = docker.read(look.host, settings, bool(own))
+    pins = files.entries(look.host, runtime.netns, "", [])
+    records += [Record("pin", f"{runtime.netns}/{name}", "disk", {}) for name, inner in pins if not inner]
+    for path in docker_store.roots(look.host, settings.root):
+        records += layers(look, path, faults)
     for record in list(records):
         facts = record.facts
         if record.type == "docker-network" and facts["driver"] in NETWORKS and not facts["default"]:
@@ -446,6 +452,18 @@ def read_store(runtime: Runtime, look: Look, store: str) -> Answer:
             running = {"running": facts["state"] == "running", "ephemeral": facts["auto_remove"]}
             records.append(Record("instance", record.name, record.source, running))
     return records, faults
+
+
+def layers(look: Look, root: str, faults: list[str]) -> list[Record]:
+    """Records "docker-layer", named by the directory of a container's file system (facts: container), also of those
+    containers that are not in the store any more."""
+    records = []
+    for driver in files.directories(look.host, root, "image", faults):
+        for id in files.directories(look.host, root, f"image/{driver}/layerdb/mounts", faults):
+            name = docker_store.layer(look.host, root, driver, id, faults) if containerd.is_unique(id) else ""
+            if name:
+                records.append(Record("docker-layer", name, "disk", {"container": id}))
+    return records
 
 
 STORES = (docker_store.read, docker_network.read)
@@ -482,6 +500,8 @@ def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
                 found += [directory, f"{directory}/lock", *(f"{directory}/last_reserved_ip.{n}" for n in range(4))]
         elif record.type == "place" and record.name in (runtime.store, *runtime.beside):
             found.append(record.facts["path"])
+        elif record.type == "pin":
+            found.append(record.name)
         elif record.type == "container" and runtime.lets and is_id(record.facts["namespace"]):
             found += [f"{base}/{TASKS}/{record.facts['namespace']}" for base in (runtime.state, runtime.root)]
         elif record.type == "marked" or (

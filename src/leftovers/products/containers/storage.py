@@ -127,7 +127,7 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
         ),
         *(Directory(path, Role.DATA, "made for what is in it") for path in runtime.parents),
         *(Directory(path, Role.LIVE, shared_by) for path in (*RUN, *CNI)),
-        *(Directory(path, Role.DATA, shared_by) for path in (CONF if runtime.lets else ())),
+        *(Directory(path, Role.DATA, shared_by) for path in ((*CONF, *NRI) if runtime.lets else ())),
         *(Directory(path, Role.DATA, shared_by) for path in (*OPT, *LOGS)),
         *(Directory(path, role, f"{what}'s own directory") for path, what, role in PLUGINS),
         *(
@@ -354,6 +354,21 @@ def empty_conf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return shared(runtime, obj, case, "cni", "a directory for CNI, empty", said, f"rmdir {obj.key}", **more)
 
 
+# Of containerd's NRI, since 2.0 (containerd/nri pkg/adaptation, DefaultSocketPath): of all containerds.
+NRI = ("/run/nri/nri.sock", "/run/nri")
+
+
+def nri(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    if not runtime.lets or obj.key not in NRI or usurper(case):
+        return None
+    directory = obj.key == NRI[1]
+    if obj.facts["type"] != ("directory" if directory else "socket") or (directory and left_over(case, obj)):
+        return None
+    said = Evidence("disk", "containerd makes it for its plugins")
+    more: dict[str, object] = {"facts": {"only_hollow": True} if directory else {}}
+    return shared(runtime, obj, case, "containerd", "of containerd's plugins", said, f"rm -d {obj.key}", **more)
+
+
 def left_over(case: Case, directory: Object) -> list[str]:
     """What stays in a directory when all that is proven goes. Its counters and locks do not count."""
     if len(directory.facts["entries"]) >= 200:
@@ -526,5 +541,5 @@ RULES = (
         parent,
         shared_directory,
     ),
-    *(firewall, empty_conf),
+    *(firewall, empty_conf, nri),
 )
