@@ -172,6 +172,7 @@ def test_beside_another_kubelet_its_directory_is_nobody_s(tmp_path: Path, path: 
     look = Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
     assert [each.type for each in reading.read_disk(RUNTIME, look)[0]] == ["container", "pod"]
     (tmp_path / path[1:]).mkdir(parents=True)
+    look = Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
     assert reading.read_disk(RUNTIME, look)[0] == []
 
 

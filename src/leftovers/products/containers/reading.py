@@ -91,8 +91,12 @@ def admitted(runtime: Runtime, records: list[Record]) -> list[Record]:
 
 def first_look(runtime: Runtime, look: Look) -> Case:
     """What is known before any record of a container is read: the places."""
-    known = (*read_places(runtime, look)[0], *read_grounds(runtime, look)[0])
-    return Case(runtime.name, Presence.ABSENT, look.listed, known)
+
+    def make() -> Case:
+        known = (*read_places(runtime, look)[0], *read_grounds(runtime, look)[0])
+        return Case(runtime.name, Presence.ABSENT, look.listed, known)
+
+    return look.once(("first", runtime.name), make)
 
 
 def read_shims(runtime: Runtime, look: Look) -> Answer:
@@ -101,7 +105,7 @@ def read_shims(runtime: Runtime, look: Look) -> Answer:
     case = first_look(runtime, look)
     states = tuple(path for state in runtime.states for path in located(runtime, case, state))
     sockets = addresses(runtime, case)
-    known = read_disk(runtime, look)[0] if runtime.known else []
+    known = look.once(("disk", runtime.name), lambda: read_disk(runtime, look))[0] if runtime.known else []
     ids = {(each.facts["namespace"], each.facts["id"]) for each in known if each.type in ("container", "nerdctl")}
     records = []
     for process in look.objects("process"):
@@ -152,8 +156,8 @@ def is_own(runtime: Runtime, look: Look, process: Object) -> bool:
 
 def read_shared(runtime: Runtime, look: Look) -> Answer:
     """What lies in /run/containerd, whosever it is."""
-    records, faults = containerd.read_runc(look.host, runtime.runc)
-    more, said = containerd.read_shared(look.host)
+    records, faults = look.once(("runc", runtime.runc), lambda: containerd.read_runc(look.host, runtime.runc))
+    more, said = look.once("containerd", lambda: containerd.read_shared(look.host))
     return records + more, faults + said
 
 
@@ -163,9 +167,9 @@ def read_cni(runtime: Runtime, look: Look) -> Answer:
     records: list[Record] = []
     faults: list[str] = []
     for found, said in (
-        cni.read_results(look.host),
-        cni.read_leases(look.host),
-        cni.read_scratch(look.host),
+        look.once("cni results", lambda: cni.read_results(look.host)),
+        look.once("cni leases", lambda: cni.read_leases(look.host)),
+        look.once("cni scratch", lambda: cni.read_scratch(look.host)),
         *([cni.read_conf(look.host, runtime.conf)] if runtime.conf else []),
     ):
         records += found
@@ -173,7 +177,7 @@ def read_cni(runtime: Runtime, look: Look) -> Answer:
     if not remote(look, SHARED_CONF):
         target = os.path.realpath(look.host.path(SHARED_CONF)).removeprefix(look.host.root)
         within = holds(runtime, first_look(runtime, look), target)
-        found, said = cni.read_conf(look.host, SHARED_CONF)
+        found, said = look.once("cni conf", lambda: cni.read_conf(look.host, SHARED_CONF))
         records += [Record(each.type, each.name, each.source, {**each.facts, "within": within}) for each in found]
         faults += said
     return records, faults

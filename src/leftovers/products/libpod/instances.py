@@ -98,7 +98,8 @@ def process(obj: Object, case: Case) -> Finding | None:
 
 def age_of(process: Object) -> float:
     """The seconds since a process started."""
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - process.facts["start"] / os.sysconf("SC_CLK_TCK"))
+    started = float(process.facts["start"]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
 
 
 def cgroup(obj: Object, case: Case) -> Finding | None:
