@@ -99,10 +99,17 @@ def verify(arguments: Namespace) -> int:
 
 
 def explainer(names: Sequence[str] = ()) -> Explainer:
-    """A deep look on behalf of all products: whose a thing is can be anybody."""
+    """A deep look on behalf of all products: anybody may have a thing. Where users have containers of their own, they
+    are asked for too."""
     host = Host()
+    ledger = Ledger(host)
     products = with_companions(names or NAMES)
-    seen = survey(host, products, remember(Ledger(host), products), deep=True)
+    seen = survey(host, products, remember(ledger, products), deep=True)
+    users = {f"podman@{each.name}" for each in seen.records.get("podman", ()) if each.type == "rootless"}
+    wanted = sorted(name for name in users if known(name)) if not names else ()
+    if wanted:
+        products = with_companions([*NAMES, *wanted])
+        seen = survey(host, products, remember(ledger, products), deep=True)
     mounts = {mount.facts["point"]: mount.facts for mount in seen.listed["mount"] if mount.facts["host"]}
     return Explainer(seen, HostWays(host, mounts))
 
@@ -132,7 +139,7 @@ def explain(arguments: Namespace) -> int:
 def tree(arguments: Namespace) -> int:
     asking = explainer(arguments.product)
     seen = asking.survey
-    trunks = grown(asking, arguments.product or NAMES)
+    trunks = grown(asking, arguments.product or tuple(seen.presence))
     if arguments.json:
         plan = Plan(tuple(seen.presence), (), seen.faults)
         more = {"tree": telling.tree_json(trunks)}

@@ -249,17 +249,24 @@ class Explainer:
             others = [by_id.get(f"cgroup:{path}") for path in list(parents(facts["path"]))[1:]]
         elif obj.kind == "mount" and facts["host"]:
             others = [by_id.get(f"netns:{pinned_netns(obj)}")]  # it is unpinned, to end
-        present = self.survey.presence
+        elif obj.kind == "netns" and not facts["host"] and not facts["pins"]:
+            living = [by_id.get(f"process:{pid}") for pid in facts["processes"]]
+            owners = {owner.product if owner else "" for owner in (self.word(each)[0] for each in living if each)}
+            others = living[:1] if len(owners) == 1 and None not in living else []  # it ends with the last of these
         for other in filter(None, others):
-            claims = settled(self.survey.claims.get(other.id, {}), present, self.survey.tenants, tuple(present))
-            action = next(iter(decide(claims, present, False)), None)
-            owner = owner_of(claims)
+            owner, action = self.word(other)
             ends = (Role.LIVE,) if obj.kind == "mount" else (Role.LIVE, Role.HELD)  # who holds it may have this pin
             if owner is not None and action is not None and owner.role in ends:
                 reason = f"goes with {other.kind} {other.key}: {owner.reason}"
                 said = (Evidence("kernel", f"goes with {other.kind} {other.key}"), *owner.evidence)
                 return replace(owner, reason=reason, evidence=said), replace(action, reason=reason)
         return None, None
+
+    def word(self, obj: Object) -> tuple[Claim | None, Action | None]:
+        """Whose an object is by a proof, and what would be done with it."""
+        present = self.survey.presence
+        claims = settled(self.survey.claims.get(obj.id, {}), present, self.survey.tenants, tuple(present))
+        return owner_of(claims), next(iter(decide(claims, present, False)), None)
 
     def declared(self, unit: Object) -> tuple[Claim | None, Action | None]:
         """Whose unit is one that stands: of the product that has declared it, if its file is of one of its packages or

@@ -3,7 +3,7 @@ the administrator, with things of every kind that look like theirs. For question
 
 from __future__ import annotations
 
-from lab import incus, microk8s
+from lab import incus, microk8s, podman
 from lab.machine import RECIPES, Machine
 from lab.microk8s import Pod
 
@@ -142,3 +142,4 @@ def prepare(m: Machine) -> None:
     m.run(script, timeout=180)
     install(m, "podman", "netavark", "aardvark-dns", "conmon")
     m.run(PODMAN, timeout=180)
+    m.run(podman.ROOTLESS, timeout=180)

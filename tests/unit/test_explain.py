@@ -203,6 +203,19 @@ def test_what_ends_with_another_is_its_owner_s(scene: Scene) -> None:
         assert answer.product == "docker" and answer.why.startswith("goes with "), asked
 
 
+def test_a_namespace_ends_with_who_lives_there(scene: Scene) -> None:
+    scene.own(scene.process(60, "app", netns=88))
+    scene.process(61, "tcpdump", netns=88)
+    scene.netns(88, 60, 61)
+    assert scene.one("88").product == "", "somebody else keeps it too"
+    scene.own(scene.process(62, "app", netns=89))
+    scene.netns(89, 62)
+    assert scene.one("89").product == "docker"
+    scene.own(scene.process(63, "app", netns=90))
+    scene.netns(90, 63, pins=("/run/netns/mine",))
+    assert scene.one("90").product == "", "a pin keeps it"
+
+
 def test_an_orphan_and_what_is_left_over(scene: Scene) -> None:
     link = scene.own(scene.link("veth9"), orphan="its container 12ab is gone")
     answer = scene.one("veth9")

@@ -466,6 +466,9 @@ def ground(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
                 return Finding(reason, (said, doubt), False, Role.ADMIN, advice=f"ls -A {obj.key}")
             name = obj.key.rpartition("/")[2]
             if obj.key == f"{where}/{name}" and re.fullmatch(marker.names, name):
+                top = case.claims.get(f"file:{where}")
+                if marker.whole and top is not None and top.proven and top.role is marker.role:
+                    return None  # it goes, or stays, with that
                 if obj.facts["type"] == "symlink" and "/" in obj.facts["target"]:
                     return None  # the product's lead to what is beside them
                 link = obj.facts["type"] == "symlink" and obj.facts["target"] == (*marker.files, "")[0]

@@ -20,7 +20,7 @@ from leftovers.errors import Unreadable
 from leftovers.evidence import files, libpod
 from leftovers.host import Host
 from leftovers.kinds.kind import Look
-from leftovers.model import Evidence, Object, Record, Role
+from leftovers.model import Evidence, Instance, Object, Record, Role
 from leftovers.mountinfo import below
 from leftovers.products.libpod.names import CGROUP, PODMAN
 from leftovers.products.libpod.processes import CONTAINER, CONTAINERS, MONITOR, MONITORS
@@ -278,6 +278,23 @@ def read_owners(user: User, look: Look) -> Answer:
     return records, []
 
 
+def instances(user: User, case: Case) -> list[Instance]:
+    """The user's containers that run, by their monitors: what is in his store is not read for him."""
+    found: dict[str, Instance] = {}
+    groups = list(case.proven("cgroup"))
+    for process in case.proven("process"):
+        given = conmon_argv(process) if real_exe(process).rpartition("/")[2] == "conmon" else {}
+        if not given or given["id"] in found:
+            continue
+        id, argv = given["id"], process.facts["argv"]
+        name = next((value for option, value in zip(argv, argv[1:]) if option in ("-n", "--name")), "")  # noqa: B905
+        own = [group.id for group in groups if f"-{id}." in f"{group.key.rpartition('/')[2]}."]
+        said = Evidence("kernel", f"pid {process.key} is its monitor")
+        ties = (process.id, *own)
+        found[id] = Instance(case.product, id, name or id[:12], said, state="running", ties=ties)
+    return list(found.values())
+
+
 def product(name: str) -> Product:
     """The Podman of one user. Raises KeyError."""
     user = user_of(name)
@@ -294,5 +311,6 @@ def product(name: str) -> Product:
         directories=tuple(Directory(path, role, what) for path, (role, what, _) in directories(user).items()),
         readers=(partial(read_owners, user),),
         rules=bound,
+        instances=partial(instances, user),
         recall=frozenset(),
     )
