@@ -26,6 +26,7 @@ examples:
   leftovers scan --orphans       what crashes left of products that stay installed
   leftovers verify               is anything left? (exit status 3: yes)
   leftovers explain incusbr0     whose is that bridge, and what proves it
+  leftovers tree                 products, their containers, and what each of them has
   leftovers record incus         write down what is Incus' now, before removing it
 
 exit status: 0 clean or done, 1 something failed or could not be read, 2 usage,
@@ -78,7 +79,11 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "is anything left? exits with 3 if so")
     verify.add_argument("product", nargs="*")
     explain = command("explain", "say whose an object is and what proves it")
-    explain.add_argument("object", help="a link, path, pid, unit ... or an id such as link:incusbr0")
+    explain.add_argument(
+        "object", nargs="+", help="a link, path, pid, container, unit ... or an id such as link:incusbr0"
+    )
+    tree = command("tree", "show products, their containers, and what of the host each of them has")
+    tree.add_argument("product", nargs="*")
     command("resume", "finish a clean that was interrupted")
     record = command("record", "write what is a product's own to the ledger; changes nothing else")
     record.add_argument("product", nargs="+")
@@ -150,10 +155,12 @@ def told(fault: Fault, status: int, arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> None:
     """Refuse what cannot work, before anything heavy is imported."""
-    from leftovers.products import NAMES
+    from leftovers.products import NAMES, known
 
     for name in getattr(arguments, "product", None) or ():
-        if name not in NAMES:
+        if name.startswith("podman@") and not known(name):
+            parser().error(f"{name}: no such user (root's containers are those of podman)")
+        elif not known(name):
             parser().error(f"unknown product {name!r}: choose from {', '.join(NAMES)}")
     if arguments.command == "clean" and not arguments.product and not arguments.orphans:
         parser().error("clean: which product? (or --orphans)")

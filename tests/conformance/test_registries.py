@@ -19,17 +19,17 @@ PRODUCTS = [load(name) for name in NAMES]
 FLOORS = [
     {"errors", "exits", "netlink", "syscalls"},
     {"model", "run", "host", "mountinfo"},
-    {"conf", "evidence", "kinds", "ledger", "sizes", "watcher"},
+    {"conf", "evidence", "kinds", "ledger", "relations", "sizes", "watcher", "words"},
     {"daemons", "removal"},
-    {"claims"},
+    {"claims", "ways"},
     {"products"},
     {"transaction"},
     {"survey"},
     {"arrival"},
     {"plan"},
     {"inventory", "sweep", "verify", "explain"},
-    {"clean", "report", "saved"},
-    {"moments", "orphans"},
+    {"clean", "report", "saved", "tree"},
+    {"moments", "orphans", "telling"},
     {"commands", "snaps"},
     {"publisher", "snapwatch"},
     {"cli", "hook"},
@@ -62,7 +62,8 @@ def test_a_kind_is_listed_after_those_that_it_needs() -> None:
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
 def test_a_product(product: Product) -> None:
     assert re.fullmatch(r"[a-z0-9-]+", product.name) and product.title and (product.daemons or product.snaps)
-    assert product.packages or product.snaps or any(product.name in other.companions for other in PRODUCTS)
+    companion = any(product.name in other.companions for other in PRODUCTS)
+    assert product.packages or product.snaps or product.uninstall or companion
     for path in (*product.daemons, *(directory.path for directory in product.directories)):
         assert path.startswith("/") and not path.endswith("/") and "//" not in path and ".." not in path
         assert path.count("/") >= 2, f"{path}: too near the root to be a product's"

@@ -130,6 +130,11 @@ SNAPD = (
 ENGINES = (*TOOLS, "tini", "slirp4netns", "passt", "fuse-overlayfs", "iputils-ping", "dbus-user-session", "ipvsadm")
 DOCKER = ("docker.io", "docker-cli", "containerd", "runc")
 PODMAN = ("podman", "netavark", "aardvark-dns", "conmon", "crun", "containernetworking-plugins")
+# What Podman recommends and an administrator has for his users' containers.
+PODMAN_HOST = (
+    *(tool for tool in TOOLS if not tool.startswith(("lib", "runit", "squashfs", "dnsmasq"))),
+    *("libpam-systemd", "dbus-user-session", "passt", "slirp4netns", "fuse-overlayfs", "libgpgme11t64", "libyajl2"),
+)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -158,6 +163,25 @@ RECIPES = {
         ),
         # Incus 7 depends on skopeo; libfuse3-4 is lxcfs'.
         Recipe("incus-sid", "sid", (*TOOLS, "skopeo", "libfuse3-4"), (("incus-base", "incus-client", "lxcfs"),), SID),
+        Recipe("podman-trixie", "trixie", PODMAN_HOST, (("podman", "netavark", "aardvark-dns", "passt", "catatonit"),)),
+        Recipe(
+            "podman-bookworm",
+            "bookworm",
+            (
+                *(tool for tool in PODMAN if tool not in ("passt", "libgpgme11t64", "util-linux-extra", "libyajl2")),
+                *("libgpgme11", "libyajl2"),
+            ),
+            (
+                ("podman", "netavark", "aardvark-dns", "catatonit"),
+                ("podman", "containernetworking-plugins", "golang-github-containernetworking-plugin-dnsname"),
+            ),
+        ),
+        Recipe(
+            "podman+incus-trixie",
+            "trixie",
+            (*PODMAN_HOST, *(tool for tool in TOOLS if tool.startswith(("lib", "squashfs", "runit", "dnsmasq")))),
+            (("podman", "netavark", "aardvark-dns", "passt", "catatonit"), ("incus-base", "incus-client", "lxcfs")),
+        ),
         Recipe("tests-sid", "sid", PYTEST, (), SID),
         Recipe("tests-trixie", "trixie", PYTEST, ()),
         Recipe("tests-bookworm", "bookworm", PYTEST, ()),
@@ -179,6 +203,8 @@ RECIPES = {
         # None of it is installed at start: whoever tests one of them has the others beside it, or not.
         Recipe("docker-trixie", "trixie", ENGINES, (DOCKER, PODMAN)),
         Recipe("docker-sid", "sid", ENGINES, (DOCKER, PODMAN), SID),
+        # All of them on one host, and Incus (test_explain.py).
+        Recipe("many-trixie", "trixie", (*ENGINES, "ipset"), (("incus-base", "incus-client", "lxcfs"), DOCKER, PODMAN)),
     )
 }
 

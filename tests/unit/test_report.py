@@ -54,7 +54,7 @@ def test_names_cannot_talk_to_the_terminal(name: str) -> None:
 def test_one_json_document_with_all_that_was_promised() -> None:
     plan = Plan(("incus",), (action("a"), action("b", Verb.KEEP, counts=True), action("c", Verb.RETURN)), ("x: y",))
     document = json.loads(report.document("plan", plan, {"incus": Presence.REMOVED}))
-    assert document["format_version"] == "1.0" and document["complete"] is False
+    assert document["format_version"] == "1.1" and document["complete"] is False
     assert document["products"] == [{"name": "incus", "presence": "removed"}]
     assert [(entry["id"], entry["action"]) for entry in document["objects"]] == [
         ("link:a", "remove"), ("link:b", "keep"), ("link:c", "return")

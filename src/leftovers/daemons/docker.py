@@ -99,7 +99,7 @@ def read(host: Host, settings: Settings, living: bool, seconds: float = 10.0) ->
     info = {
         "root": root or settings.root,
         "exec_root": settings.exec_root,
-        "live_restore": bool(answer.info.get("LiveRestoreEnabled", settings.live_restore)),
+        "live_restore": answer.info.get("LiveRestoreEnabled", settings.live_restore) is True,
         "answered": answer.whole,
         "whole": answer.whole or (fine and not said),
         "swarm": in_swarm(answer.info) if answer.info else any(host.exists(f"{each}/{STATE}") for each in roots),
@@ -157,9 +157,12 @@ def ask(host: Host, socket: str, settings: Settings, deadline: Deadline, faults:
             try:
                 said = get(host, socket, url, deadline, dict)
             except Unreadable as error:
-                if not error.cause.startswith("HTTP status 404"):
-                    raise
-                del listed[id]  # it has gone since
+                if error.cause.startswith("HTTP status 404"):
+                    del listed[id]  # it has gone since
+                    continue
+                note(faults, error.what, error.cause)
+                if deadline.passed():
+                    break  # the store knows the others
                 continue
             if said.get("Id") == id:
                 listed[id] = docker_store.described(id, said, mapping(said.get("HostConfig")))
@@ -302,9 +305,11 @@ def start(host: Host, names: Sequence[str], deadline: Deadline, socket: str = SO
     causes: dict[str, str] = {}
     waiting = set(names)
     asked: set[str] = set()
+    refused: dict[str, str] = {}
     since: dict[str, float] = {}
 
     def judge(states: Mapping[str, str]) -> bool:
+        down = []
         for id in sorted(waiting):
             if id not in states:
                 causes[id] = "there is no such container"
@@ -315,20 +320,33 @@ def start(host: Host, names: Sequence[str], deadline: Deadline, socket: str = SO
                 causes[id] = f"its start has ended, and it is {states[id]}"
             else:
                 since.pop(id, None)
+                down.append(id)
+                continue
+            waiting.discard(id)
+        # One that has the network of another cannot be started before that: what is refused is asked for again, as long
+        # as another one comes up.
+        before = 0
+        while down and len(down) != before:
+            before = len(down)
+            for id in list(down):
                 try:
                     post(host, socket, f"/containers/{quote(id, safe='')}/start", deadline)
                     asked.add(id)
-                    continue
+                    down.remove(id)
                 except Unreadable as error:
-                    causes[id] = line(error.cause)
-            waiting.discard(id)
+                    if id not in refused or not deadline.passed():  # else it was only cut off
+                        refused[id] = line(error.cause)
+        if waiting == set(down):
+            causes.update((id, refused[id]) for id in down)
+            waiting.clear()
         return not waiting
 
     seen, fault = watch(host, socket, deadline, judge)
     for id in waiting:
         # What runs when the deadline comes is up as far as anybody can tell.
         if fault or not running(seen or {}, id):
-            causes[id] = fault or f"not up in time: it is {(seen or {}).get(id, 'not there')}"
+            last = f"not up in time: it is {(seen or {}).get(id, 'not there')}"
+            causes[id] = fault or (last if id in asked else refused.get(id, last))
     return causes
 
 

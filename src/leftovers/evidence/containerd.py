@@ -27,6 +27,7 @@ CRI = "io.containerd.grpc.v1.cri"
 CONTROLLER = "io.containerd.podsandbox.controller.v1.podsandbox"
 RUN = "/run/containerd"
 LIMIT = 4 * files.MIB
+NAME = 1024  # no image's reference is longer (distribution/reference: 255 and a tag or a digest)
 # pkg/identifiers/validate.go; CRI's own are 64 hexadecimal digits (util.GenerateID).
 ID = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*\Z")
 UNIQUE = re.compile(r"[0-9a-f]{64}\Z")
@@ -70,7 +71,8 @@ def has_content(host: Host, root: str) -> bool:
 def blank(namespace: str, id: str) -> dict[str, Any]:
     """The facts of a container of which only the name is known."""
     facts: dict[str, Any] = {"namespace": namespace, "id": id, "bundle": "", "cgroup": "", "netns": "", "pid": 0}
-    return facts | {"sandbox": "", "pod": "", "pod_namespace": "", "pod_uid": "", "shim": "", "socket": ""}
+    facts |= {"sandbox": "", "pod": "", "pod_namespace": "", "pod_uid": "", "shim": "", "socket": ""}
+    return facts | {"image": "", "name": ""}
 
 
 def read(host: Host, state: str, root: str, namespaces: tuple[str, ...] = ()) -> tuple[list[Record], list[str]]:
@@ -78,7 +80,7 @@ def read(host: Host, state: str, root: str, namespaces: tuple[str, ...] = ()) ->
     its --root. `namespaces` limits them where a daemon is shared; else they are all.
 
     Facts: namespace, id, bundle, cgroup (as the configuration asks for it), netns (path), pid, sandbox (its sandbox's
-    id), pod, pod_namespace, pod_uid, shim (its file), socket.
+    id), pod, pod_namespace, pod_uid, shim (its file), socket; image and name (in the pod) where CRI has noted them.
     """
     faults: list[str] = []
     found: dict[tuple[str, str], dict[str, Any]] = {}
@@ -123,6 +125,8 @@ def bundle(host: Host, base: str, below: str, faults: list[str]) -> dict[str, An
     for fact, key in (("pod", "name"), ("pod_namespace", "namespace"), ("pod_uid", "uid")):
         value = notes.get(f"io.kubernetes.cri.sandbox-{key}")
         facts[fact] = value if files.is_name(value) else ""
+    for fact, key in (("image", "image-name"), ("name", "container-name")):
+        facts[fact] = text(notes.get(f"io.kubernetes.cri.{key}"))[:NAME]
     facts["pid"] = pid(line(host, base, f"{below}/init.pid", faults))
     shim = line(host, base, f"{below}/shim-binary-path", faults)
     facts["shim"] = shim if json_text.is_path(shim) else ""
@@ -151,7 +155,7 @@ def read_runc(host: Host, directory: str = f"{RUN}/runc") -> tuple[list[Record],
     """Records "runc", named NAMESPACE/ID, of all containers whose state runc keeps there, whosever they are.
 
     Facts: namespace, id, path (of its directory), pid, start (clock ticks since boot, as in proc_pid_stat(5)), bundle
-    (the directory that it was started with, "" if the state does not say), cgroups (directories).
+    (the directory that it was started with, "" if the state does not say), cgroups (directories), created (ISO 8601).
     """
     faults: list[str] = []
     records = []
@@ -173,6 +177,7 @@ def read_runc(host: Host, directory: str = f"{RUN}/runc") -> tuple[list[Record],
                 "start": number(state.get("init_process_start")),
                 "bundle": said[0] if len(said) == 1 and json_text.is_path(said[0]) else "",
                 "cgroups": [path for path in cgroups if json_text.is_path(path)],
+                "created": text(state.get("created"))[:64],
             }
             records.append(Record("runc", below, "disk", facts))
     return records, faults

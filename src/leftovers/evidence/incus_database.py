@@ -31,6 +31,7 @@ __all__ = ["read"]
 
 ROWS = 250_000  # of one table
 SECONDS = 20.0
+COPIES = 5  # how often a file that changes under way is read again
 BYTES = 256 * files.MIB  # of text in all: rows of a broken file can share their pages
 PLAIN = re.compile(r"\s*CREATE\s+TABLE\s", re.IGNORECASE)
 
@@ -92,18 +93,26 @@ def read(host: Host, path: str) -> tuple[list[Record], list[str]]:
 
 
 def load(host: Host, path: str, schema: Mapping[str, tuple[str, ...]], faults: list[str]) -> Tables | None:
-    """The tables of a SQLite file. None when it is absent or no database; what is missing in it goes to `faults`."""
+    """The tables of a SQLite file. None when it is absent or no database; what is missing in it goes to `faults`.
+
+    Somebody may be in the middle of a change, or have died in it: then its journal has what was there before."""
     try:
         import sqlite3
     except ImportError:
         note(faults, path, "Python's sqlite3 is missing")
         return None
     try:
-        data = files.read(host, os.path.dirname(path), os.path.basename(path), LIMIT)
+        base, name = os.path.split(path)
+        for _ in range(COPIES):
+            data = files.read(host, base, name, LIMIT)
+            wal, journal = (files.read(host, base, f"{name}-{log}", LIMIT) or b"" for log in ("wal", "journal"))
+            if files.read(host, base, name, LIMIT) == data:
+                break
+        else:
+            raise ValueError("changes faster than it can be read")
         if data is None:
             return None
-        wal = files.read(host, os.path.dirname(path), f"{os.path.basename(path)}-wal", LIMIT)
-        with opened(data, wal or b"") as connection:
+        with opened(data, wal, journal) as connection:
             return tables_of(connection, path, schema, faults)
     except Unreadable as error:
         note(faults, error.what, error.cause)
@@ -113,7 +122,7 @@ def load(host: Host, path: str, schema: Mapping[str, tuple[str, ...]], faults: l
 
 
 @contextmanager
-def opened(data: bytes, wal: bytes) -> Iterator[sqlite3.Connection]:
+def opened(data: bytes, wal: bytes, journal: bytes = b"") -> Iterator[sqlite3.Connection]:
     """A connection to a private copy of the database and its log. Raises sqlite3.Error, OSError, ValueError.
 
     A copy, because the original may change under SQLite's feet, and because SQLite would write beside it.
@@ -122,7 +131,7 @@ def opened(data: bytes, wal: bytes) -> Iterator[sqlite3.Connection]:
 
     with tempfile.TemporaryDirectory(prefix="leftovers-") as directory:
         path = f"{directory}/db.bin"
-        for name, content in ((path, data), (f"{path}-wal", wal)):
+        for name, content in ((path, data), (f"{path}-wal", wal), (f"{path}-journal", journal)):
             with open(name, "xb") as file:
                 file.write(content)
         connection = sqlite3.connect(path)
@@ -136,7 +145,7 @@ def opened(data: bytes, wal: bytes) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA query_only=ON")
             # The log says how many pages there are, and SQLite bounds the length of a value by that.
             (pages,), (size,) = (connection.execute(f"PRAGMA {of}").fetchone() for of in ("page_count", "page_size"))
-            if pages * size > len(data) + len(wal):
+            if pages * size > len(data) + len(wal) + len(journal):
                 raise ValueError("its log claims more pages than there are")
             yield connection
         finally:

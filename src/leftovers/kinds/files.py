@@ -41,7 +41,9 @@ class Files(Kind):
 
     type is "remote" for what lies on a network or FUSE file system: nothing else is known of that.
     What a product may put there: `only_hollow` limits the removal to directories, nothing that is a file goes;
-    `contents` empties a directory that is a mount point; `strict` refuses a path that leads through a symlink.
+    `contents` empties a directory that is a mount point; `strict` refuses a path that leads through a symlink; `owners`
+    ([first, last] of ids) leaves every directory of anybody else's as it is: who owns a directory may delete what is in
+    it, and where a user can put things, those of others may have been put.
     """
 
     name: ClassVar[str] = "file"
@@ -78,7 +80,7 @@ class Files(Kind):
         failed = {}
         # Inner ones first, so that a directory that holds another is seen as it will be.
         for obj in sorted(objects, key=lambda obj: obj.facts["path"], reverse=True):
-            tree = Tree(deadline, only_directories=bool(obj.facts.get("only_hollow")))
+            tree = Tree(deadline, bool(obj.facts.get("only_hollow")), obj.facts.get("owners"))
             if obj.facts["type"] == "remote":
                 failed[obj.id] = "lies on a network or FUSE file system"
             elif obj.facts["mounted"] and not obj.facts.get("contents"):
@@ -168,9 +170,12 @@ class Tree:
     (EBUSY). There is no window between a check and the act.
     """
 
-    def __init__(self, deadline: Deadline, only_directories: bool = False) -> None:
+    def __init__(
+        self, deadline: Deadline, only_directories: bool = False, owners: Sequence[Sequence[int]] | None = None
+    ) -> None:
         self.deadline = deadline
         self.only_directories = only_directories
+        self.owners = owners
         self.causes: list[str] = []
 
     def remove(self, path: str, contents_only: bool = False, strict: bool = False) -> str:
@@ -239,7 +244,13 @@ class Tree:
                     return None
                 except IsADirectoryError:
                     pass
-            return syscalls.openat2(directory, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, RESOLVE)
+            fd = syscalls.openat2(directory, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, RESOLVE)
+            owner = os.fstat(fd).st_uid
+            if self.owners is None or any(first <= owner <= last for first, last in self.owners):
+                return fd
+            os.close(fd)
+            self.causes.append(f"{path}: is of uid {owner}, and left alone")
+            return None
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -107,7 +107,7 @@ def kill_groups(host: Host, objects: Sequence[Object]) -> None:
     for obj in objects:
         if obj.facts.get("group"):
             path, directory, inode = group = tuple(obj.facts["group"])
-            safe = not obj.facts["self"] and obj.facts["pid"] != 1 and not home.startswith(f"{path}/")
+            safe = not obj.facts.get("self") and obj.facts.get("pid") != 1 and not home.startswith(f"{path}/")
             groups[group] = groups.get(group, True) and safe
     for (_, directory, inode), safe in groups.items():
         if not safe:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from leftovers.errors import Fault, ToolTimeout
 from leftovers.host import Host
 from leftovers.kinds.kind import Kind, Look
+from leftovers.kinds.processes import kill_groups
 from leftovers.model import Deadline, Listing, Object, Verb
 from leftovers.run import run
 
@@ -23,7 +24,9 @@ STOP = 20.0
 class Units(Kind):
     """Facts of a unit: unit, load, active, sub, file, stands (whether that file is there; systemd may not have noticed
     that it went), cgroup, pid. Only units that are not inactive are listed: those that a product declared, and those
-    that are active though systemd finds no file for them."""
+    that are active though systemd finds no file for them.
+    `group`, when a product put it there, is the unit's cgroup as [path, directory, inode]: all in it are ended at once
+    before it is stopped, for they would not heed to be asked."""
 
     name: ClassVar[str] = "unit"
     title: ClassVar[str] = "units"
@@ -49,6 +52,7 @@ class Units(Kind):
         """One stop for all, sockets first so that no connection starts a daemon again; then forget failures."""
         names = sorted((obj.facts["unit"] for obj in objects), key=lambda name: (name.endswith(".service"), name))
         failed: dict[str, str] = {}
+        kill_groups(host, objects)
         try:
             run(["systemctl", "stop", "--", *names], timeout=deadline.within(STOP).left())
         except ToolTimeout:

@@ -7,17 +7,34 @@ from collections.abc import Sequence
 
 from leftovers.products.product import Directory, Product, Reader
 
-__all__ = ["NAMES", "Directory", "Product", "Reader", "load", "with_companions"]
+__all__ = ["NAMES", "Directory", "Product", "Reader", "known", "load", "with_companions"]
 
-NAMES = ("incus", "lxd", "lxd-snap", "microk8s", "docker-snap", "k8s", "docker", "containerd", "incus-lxcfs", "lxcfs")
+NAMES = (
+    *("incus", "lxd", "lxd-snap", "microk8s", "docker-snap", "k8s"),
+    *("docker", "nerdctl", "podman", "kubernetes", "k3s", "rke2", "containerd"),
+    *("incus-lxcfs", "lxcfs"),
+)
 
 
 def load(name: str) -> Product:
-    """The description of a product. Raises KeyError for a name that is not in NAMES."""
+    """The description of a product; of "podman@USER" that of a user's own Podman. Raises KeyError for a name that is
+    not in NAMES, and for a user who is none."""
+    base, at, user = name.partition("@")
+    if at and base == "podman":
+        return importlib.import_module("leftovers.products.libpod.users").product(user)  # type: ignore[no-any-return]
     if name not in NAMES:
         raise KeyError(name)
     product: Product = importlib.import_module(f"leftovers.products.{name.replace('-', '_')}").PRODUCT
     return product
+
+
+def known(name: str) -> bool:
+    """Whether there is a product of that name, now: a user may have gone."""
+    try:
+        load(name)
+    except KeyError:
+        return False
+    return True
 
 
 def with_companions(names: Sequence[str]) -> list[Product]:

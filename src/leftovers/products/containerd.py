@@ -47,6 +47,6 @@ PRODUCT = product(
     daemons=DAEMONS,
     common=True,
     units=("containerd.service",),
-    tenants=("docker",),
+    tenants=("docker", "nerdctl", "kubernetes"),
     instance_processes=(SHIM,),
 )

@@ -32,6 +32,7 @@ class Product:
     title       what people read
     packages    the packages that can hold its daemon; none if it is a snap
     daemons     the daemon's file, in all layouts: the product is installed while one of them exists
+    uninstall   the command that removes it, where it is in no package and no snap
     common      whether other products have a daemon of that name, too: one that runs from another file says nothing
     snaps       the snaps that are the product: it is installed while snapd has one of them
     units       its systemd units (names or fnmatch patterns)
@@ -75,6 +76,7 @@ class Product:
     daemons: tuple[str, ...] = ()
     common: bool = False
     snaps: tuple[str, ...] = ()
+    uninstall: str = ""
     units: tuple[str, ...] = ()
     directories: tuple[Directory, ...] = ()
     accounts: tuple[str, ...] = ()

@@ -113,6 +113,9 @@ Post = Callable[[str], int]
 class Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
 
+    def handle_error(self, *_: object) -> None:
+        pass  # the client has had enough, which is what some tests want
+
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
@@ -311,10 +314,11 @@ def test_a_part_that_fails_does_not_take_the_rest(serve: Serve) -> None:
 
 
 def test_more_containers_than_any_list_is_cut_at(serve: Serve) -> None:
-    answers = {**ANSWERS, docker.CONTAINERS: [{**listed(RUNNING, "running"), "Id": f"{n:064x}"} for n in range(3000)]}
-    answers |= {f"/containers/{0:064x}/json": "?"}
-    records, faults = docker.read(serve(answers), SETTINGS, True)
-    assert len(of(records, "docker")) == 3000 and len(faults) == 1
+    ids = [f"{number:064x}" for number in range(1200)]
+    answers = {**ANSWERS, docker.CONTAINERS: [{**listed(RUNNING, "running"), "Id": id} for id in ids]}
+    answers |= {f"/containers/{id}/json": {**RUNNING, "Id": id} for id in ids}
+    records, faults = docker.read(serve(answers), SETTINGS, True, 60)
+    assert list(of(records, "docker")) == ids and faults == []
 
 
 def test_who_cannot_be_inspected_is_there_as_it_is_listed(serve: Serve) -> None:
@@ -324,6 +328,16 @@ def test_who_cannot_be_inspected_is_there_as_it_is_listed(serve: Serve) -> None:
     facts = of(records, "docker")[C1].facts
     assert (facts["name"], facts["image"], facts["state"], facts["pid"]) == ("c1", "nginx:1", "running", 0)
     assert facts["endpoints"] == [END, SWARM_END] and info(records)["whole"]
+    assert of(records, "docker")[C2].facts["driver"] == "overlay2", "the next one was asked all the same"
+
+
+def test_when_there_is_no_more_time_the_list_is_enough(serve: Serve) -> None:
+    end = threading.Event()
+    answers = {**ANSWERS, f"/containers/{C1}/json": lambda: end.wait(10)}
+    records, faults = docker.read(serve(answers), SETTINGS, True, 2)
+    end.set()
+    assert faults == [f"/s /containers/{C1}/json: no answer in time"]
+    assert [record.facts["name"] for record in of(records, "docker").values()] == ["c1", "c2"]
 
 
 def test_who_is_gone_since_is_gone(serve: Serve) -> None:
@@ -492,7 +506,7 @@ def test_stop(serve: Serve) -> None:
     host = serve(daemon.answers(), daemon.post)
     other = Record("docker-network", "9" * 64, "api", {"state": "running"})
     causes = docker.stop(
-        host, [*records(daemon), other, Record("docker", "0" * 64, "disk", {"state": "running"})], Deadline(1), "/s"
+        host, [*records(daemon), other, Record("docker", "0" * 64, "disk", {"state": "running"})], Deadline(2), "/s"
     )
     assert causes == {"e" * 64: "HTTP status 500: cannot", "f" * 64: "not down in time: it is running"}
     signals = {"a": "SIGTERM", "b": "SIGRTMIN+3", "e": "SIGTERM", "f": "SIGTERM"}
@@ -543,15 +557,35 @@ def test_start(serve: Serve) -> None:
         "0" * 64: "there is no such container",
         "../x": "there is no such container",
     }
-    assert sorted(daemon.posts) == [f"/containers/{id * 64}/start" for id in "acde"]
+    assert set(daemon.posts) == {f"/containers/{id * 64}/start" for id in "acde"}
+    assert all(daemon.posts.count(f"/containers/{id * 64}/start") == 1 for id in "ace")
     assert [daemon.states[id * 64] for id in "abcf"] == ["running", "running", "running", "paused"]
+
+
+def test_who_needs_another_is_started_after_it(serve: Serve) -> None:
+    """409, "cannot join network of a non running container" (seen on 26.1.5)."""
+    daemon = Daemon(a="exited", b="exited", c="exited", d="running")
+    daemon.slow["d" * 64] = 2
+    needs = {"a": "b", "b": "c", "c": "d"}
+
+    def post(url: str) -> int:
+        other = needs.get(url.split("/")[2][0])
+        return (
+            daemon.post(url)
+            if not other or (daemon.states[other * 64], other * 64 in daemon.slow) == ("running", False)
+            else 409
+        )
+
+    host = serve(daemon.answers(), post)
+    assert docker.start(host, list(daemon.states), Deadline(5), "/s") == {}
+    assert daemon.posts == [f"/containers/{id * 64}/start" for id in "dcba"]
 
 
 def test_what_runs_when_the_deadline_comes_is_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docker, "SETTLE", 1000.0)
     daemon = Daemon(a="running", b="removing")
     host = serve({docker.CONTAINERS: daemon.list}, lambda url: 409)
-    causes = docker.start(host, ["a" * 64, "b" * 64], Deadline(0.3), "/s")
+    causes = docker.start(host, ["a" * 64, "b" * 64], Deadline(1), "/s")
     assert causes == {"b" * 64: "HTTP status 409: cannot"}
 
 

@@ -21,6 +21,8 @@ POD = {
     "io.kubernetes.cri.sandbox-name": "web-0",
     "io.kubernetes.cri.sandbox-namespace": "default",
     "io.kubernetes.cri.sandbox-uid": "11111111-2222-3333-4444-555555555555",
+    "io.kubernetes.cri.image-name": "docker.io/library/nginx:1.27",
+    "io.kubernetes.cri.container-name": "nginx",
 }
 CONFIG = {
     "ociVersion": "1.1.0",
@@ -91,6 +93,8 @@ def test_a_bundle_as_it_is(disk: Disk) -> None:
         "pod_uid": POD["io.kubernetes.cri.sandbox-uid"],
         "shim": "/snap/microk8s/7000/bin/containerd-shim-runc-v2",
         "socket": "/run/containerd/s/ab",
+        "image": "docker.io/library/nginx:1.27",
+        "name": "nginx",
     }
     assert records[f"k8s.io/{INNER}"].facts["bundle"] == ""
     assert records[f"k8s.io/{'d' * 64}"].facts["sandbox"] == "d" * 64
@@ -183,6 +187,7 @@ def test_runc_s_state(disk: Disk) -> None:
         "init_process_start": 123456,
         "config": {"labels": [f"bundle={STATE}/{containerd.TASKS}/k8s.io/{SANDBOX}"]},
         "cgroup_paths": {"": "/sys/fs/cgroup/kubepods/x", "pids": 3},
+        "created": "2026-11-20T10:00:00.5Z",
     }
     disk.write(f"/run/containerd/runc/k8s.io/{SANDBOX}/state.json", state)
     assert runc(disk)[f"k8s.io/{SANDBOX}"] == {
@@ -193,6 +198,7 @@ def test_runc_s_state(disk: Disk) -> None:
         "start": 123456,
         "bundle": f"{STATE}/{containerd.TASKS}/k8s.io/{SANDBOX}",
         "cgroups": ["/sys/fs/cgroup/kubepods/x"],
+        "created": "2026-11-20T10:00:00.5Z",
     }
 
 

@@ -14,7 +14,7 @@ from leftovers import claims
 from leftovers.claims import Case, Finding, Rule
 from leftovers.kinds import KINDS
 from leftovers.model import Object
-from leftovers.products.containers import docker, firewall, network, processes, reading, storage
+from leftovers.products.containers import docker, firewall, instances, network, processes, reading, storage
 from leftovers.products.containers.known import trace
 from leftovers.products.containers.names import Marker, Runtime, rules
 from leftovers.products.product import Product
@@ -88,6 +88,7 @@ def product(runtime: Runtime, **different: Any) -> Product:
         ),
         places=partial(reading.places, runtime),
         rules={kind: some for kind, some in by_kind.items() if kind in kinds},
+        instances=partial(instances.instances, runtime),
         # Not of what all share by name: another may have taken it over, as it is.
         recall=frozenset({"process", "mount", "loop"}),
         **asked,

@@ -14,12 +14,19 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from leftovers.claims import Case, Finding, Rule
-from leftovers.model import Object, Role
+from leftovers.host import Host
+from leftovers.kinds.kind import Look
+from leftovers.model import Object, Record, Role
 from leftovers.mountinfo import below
 
 # What a product may have brought to a host, of that which all share by name.
 KUBERNETES = ("kube", "calico", "cilium", "flannel", "cni", "containerd")
 TASKS = "io.containerd.runtime.v2.task"
+# What a kubelet makes in its directory (kubernetes pkg/kubelet/config/defaults.go, pkg/kubelet/kubelet.go).
+KUBELET_NAMES = (
+    r"pods|plugins|plugins_registry|device-plugins|pod-resources|checkpoints|pki|image_manager|usernamespaces"
+    r"|(cpu_manager|memory_manager|dra_manager|allocated_pods|actuated_pods)_state"
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,8 @@ class Marker:
     who would have one there is on the host.
 
     directory  where it mostly is
-    file, form the file, and how a line of it names the directory; with the form "{}" its whole text does
+    file, form the file, and how a line of it names the directory; with the form "{}" its whole text does. More forms
+               are lines of their own
     sort       who else may have one there ("containerd", "kube", "cni")
     names      a regular expression: what the product makes in it
     whole      whether the directory goes with all that is in it, when that is nothing but these; else one by one
@@ -85,6 +93,10 @@ class Runtime:
     daemons      more containerds, that nobody else has: address, --state and --root of each
     shares       whether that containerd is another product's, or the host's: then only what is of `namespaces` in it
                  is its own; without any, all that is of its socket
+    known        the type of the records that tell which containers of a shared containerd are its own, where others
+                 have theirs in the same namespaces: "nerdctl" (by id), or "pod" (by the uid of their pod)
+    reads        what reads more of its records, before those of containers are
+    told         what its configuration says of where else `directory` is
     """
 
     name: str
@@ -120,16 +132,19 @@ class Runtime:
     executables: tuple[str, ...] = ()
     daemons: tuple[tuple[str, str, str], ...] = ()
     shares: bool = False
+    known: str = ""
+    reads: Callable[[Look], tuple[list[Record], list[str]]] | None = None
+    told: Callable[[Host], list[str]] | None = None
 
     @property
     def lets(self) -> bool:
         """Whether it is a shared containerd itself, and not one who has his containers in it."""
-        return self.shares and not self.namespaces
+        return self.shares and not self.namespaces and not self.known
 
     @cached_property
     def share(self) -> tuple[str, ...]:
         """What of a shared containerd's directories is its own: its tasks, and of Kubernetes what CRI keeps there."""
-        if not self.shares:
+        if not self.shares or self.known:
             return ()
         places = [f"{TASKS}/{namespace}" for namespace in self.namespaces] or [TASKS]
         if "k8s.io" in self.namespaces or not self.namespaces:

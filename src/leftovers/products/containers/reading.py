@@ -28,7 +28,7 @@ from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Object, Presence, Record
 from leftovers.mountinfo import below, place
-from leftovers.products.containers.known import addresses, containers, data_roots, holds, located, pod_uids
+from leftovers.products.containers.known import addresses, containers, data_roots, holds, kept, located, pod_uids
 from leftovers.products.containers.names import TASKS, Marker, Runtime
 from leftovers.products.containers.rivals import FILES, PROGRAMS, USERS, shim_argv
 
@@ -51,8 +51,7 @@ def remote(look: Look, path: str) -> bool:
 
 def read_disk(runtime: Runtime, look: Look) -> Answer:
     """Its containers and pods."""
-    records: list[Record] = []
-    faults: list[str] = []
+    records, faults = runtime.reads(look) if runtime.reads else ([], [])
     case = first_look(runtime, look)
     # By the first name of each, wherever symlinks lead from there: readers follow those of a base.
     pairs = [
@@ -72,13 +71,32 @@ def read_disk(runtime: Runtime, look: Look) -> Answer:
     for found, said in answers:
         records += found
         faults += said
-    return records, faults
+    return admitted(runtime, records), faults
+
+
+def admitted(runtime: Runtime, records: list[Record]) -> list[Record]:
+    """The records without those of containers that others have in the same namespaces."""
+    if not runtime.known:
+        return records
+    ids = {(each.facts["namespace"], each.facts["id"]) for each in records if each.type == "nerdctl"}
+    uids = {each.name for each in records if each.type == "pod"}
+    return [
+        each
+        for each in records
+        if each.type != "container"
+        or (each.facts["namespace"], each.facts["id"]) in ids
+        or each.facts["pod_uid"] in uids
+    ]
 
 
 def first_look(runtime: Runtime, look: Look) -> Case:
     """What is known before any record of a container is read: the places."""
-    known = (*read_places(runtime, look)[0], *read_grounds(runtime, look)[0])
-    return Case(runtime.name, Presence.ABSENT, look.listed, known)
+
+    def make() -> Case:
+        known = (*read_places(runtime, look)[0], *read_grounds(runtime, look)[0])
+        return Case(runtime.name, Presence.ABSENT, look.listed, known)
+
+    return look.once(("first", runtime.name), make)
 
 
 def read_shims(runtime: Runtime, look: Look) -> Answer:
@@ -87,12 +105,16 @@ def read_shims(runtime: Runtime, look: Look) -> Answer:
     case = first_look(runtime, look)
     states = tuple(path for state in runtime.states for path in located(runtime, case, state))
     sockets = addresses(runtime, case)
+    known = look.once(("disk", runtime.name), lambda: read_disk(runtime, look))[0] if runtime.known else []
+    ids = {(each.facts["namespace"], each.facts["id"]) for each in known if each.type in ("container", "nerdctl")}
     records = []
     for process in look.objects("process"):
         told = shim_argv(process)
         if process.facts["nested"] or process.facts["uid"] != 0 or told.get("address") not in sockets:
             continue
         if runtime.namespaces and told["namespace"] not in runtime.namespaces:
+            continue
+        if runtime.known and (told["namespace"], told["id"]) not in ids:
             continue
         inner = f"/{TASKS}/{told['namespace']}/{told['id']}"
         # By its own file too where its directory is not proven its own, for somebody else may be a user of that.
@@ -115,7 +137,7 @@ def stands_in(case: Case, host: Host, process: Object, directories: tuple[str, .
         return path if path in directories else ""
     found = snap_program.lies(host, process, "cwd") if directories else None
     wanted = (found[0].majmin, found[1].removesuffix("//deleted")) if found else None
-    return next((path for path in directories if wanted and place(case.mounts(), path) == wanted), "")
+    return next((path for path in directories if wanted and case.place(path) == wanted), "")
 
 
 def is_own(runtime: Runtime, look: Look, process: Object) -> bool:
@@ -134,8 +156,8 @@ def is_own(runtime: Runtime, look: Look, process: Object) -> bool:
 
 def read_shared(runtime: Runtime, look: Look) -> Answer:
     """What lies in /run/containerd, whosever it is."""
-    records, faults = containerd.read_runc(look.host, runtime.runc)
-    more, said = containerd.read_shared(look.host)
+    records, faults = look.once(("runc", runtime.runc), lambda: containerd.read_runc(look.host, runtime.runc))
+    more, said = look.once("containerd", lambda: containerd.read_shared(look.host))
     return records + more, faults + said
 
 
@@ -145,9 +167,9 @@ def read_cni(runtime: Runtime, look: Look) -> Answer:
     records: list[Record] = []
     faults: list[str] = []
     for found, said in (
-        cni.read_results(look.host),
-        cni.read_leases(look.host),
-        cni.read_scratch(look.host),
+        look.once("cni results", lambda: cni.read_results(look.host)),
+        look.once("cni leases", lambda: cni.read_leases(look.host)),
+        look.once("cni scratch", lambda: cni.read_scratch(look.host)),
         *([cni.read_conf(look.host, runtime.conf)] if runtime.conf else []),
     ):
         records += found
@@ -155,7 +177,7 @@ def read_cni(runtime: Runtime, look: Look) -> Answer:
     if not remote(look, SHARED_CONF):
         target = os.path.realpath(look.host.path(SHARED_CONF)).removeprefix(look.host.root)
         within = holds(runtime, first_look(runtime, look), target)
-        found, said = cni.read_conf(look.host, SHARED_CONF)
+        found, said = look.once("cni conf", lambda: cni.read_conf(look.host, SHARED_CONF))
         records += [Record(each.type, each.name, each.source, {**each.facts, "within": within}) for each in found]
         faults += said
     return records, faults
@@ -224,7 +246,7 @@ def read_grounds(runtime: Runtime, look: Look) -> Answer:
     something there at this look (facts: by, "" for nobody; inode; entries)."""
     records: list[Record] = []
     for marker in runtime.markers:
-        named = named_by(runtime, look.host, marker)
+        named = named_by(runtime, look, marker)
         if named and not remote(look, named) and real_path(look.host, named) != named:
             named = ""  # behind a symlink: MicroK8s makes such ones, and administrators
         for path in dict.fromkeys((named or marker.directory, marker.directory)):
@@ -245,16 +267,19 @@ def read_grounds(runtime: Runtime, look: Look) -> Answer:
     return records, []
 
 
-def named_by(runtime: Runtime, host: Host, marker: Marker) -> str:
+def named_by(runtime: Runtime, look: Look, marker: Marker) -> str:
     """The directory that a marker's file names, if that is where the product has one; else ""."""
-    text = text_of(host, marker.file)
+    host, text = look.host, text_of(look.host, marker.file)
+    for record in read_places(runtime, look)[0] if not text and below(marker.file, runtime.directory) else ():
+        if record.name == runtime.directory:
+            text = text or text_of(host, record.facts["path"] + marker.file.removeprefix(runtime.directory))
     if marker.form == "{}":
         base = (text_of(host, runtime.base) or "/") if runtime.base else "/"
         wanted = base.rstrip("/") + marker.directory
         sane = base.startswith("/") and os.path.normpath(base) == base and "\n" not in base
         return wanted if sane and text == wanted else ""
     lines = {line.strip() for line in text.split("\n")}
-    return marker.directory if marker.form.format(marker.directory) in lines else ""
+    return marker.directory if lines & set(marker.form.format(marker.directory).split("\n")) else ""
 
 
 def text_of(host: Host, path: str) -> str:
@@ -280,14 +305,16 @@ def user_of(runtime: Runtime, look: Look, marker: Marker) -> str:
         if is_own(runtime, look, process) or re.match(runtime.services, process.facts["cgroup"]):
             continue  # a shim of another name (containerd-shim-spin-v2) that its containerd started
         if told:
-            other = told["address"] == runtime.address
+            # In a containerd that is everybody's anybody has containers.
+            other = told["address"] == runtime.address and not runtime.shares
         else:
             other = exe.rpartition("/")[2] in names and not any(below(exe, path) for path in ELSEWHERE)
         if other and not snap_program.read(look.host, snap_of(runtime), [process]):
             return f"pid {process.key} runs {process.facts['exe']}"
     for path in sorted({path for each in USERS[marker.sort] for path in FILES[each]}):
         # What only lies in such a directory is what is asked about.
-        own = any(below(path, each.directory) for each in runtime.markers) or runtime.is_program(path)
+        grounds = (*(each.directory for each in runtime.markers), runtime.directory)
+        own = any(below(path, each) for each in grounds) or runtime.is_program(path)
         if not own and not any(below(path, each) for each in ELSEWHERE) and look.host.exists(path):
             return f"{path} is there"
     return ""
@@ -323,6 +350,10 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         real = path if remote(look, path) else real_path(look.host, path)
         if real != path and real.count("/") >= 2:
             records.append(Record("place", path, "kernel", {"path": real, "why": f"{path} leads to it"}))
+    for path in runtime.told(look.host) if runtime.told else ():
+        if path != runtime.directory:
+            facts = {"path": path, "why": f"{runtime.title} was told to have its data there"}
+            records.append(Record("place", runtime.directory, "disk", facts))
     if runtime.lets:
         records += [Record("usurper", who, "kernel", {"why": why}) for who, why in usurpers(runtime, look)]
         inside = {"content": containerd.has_content(look.host, runtime.root), "inode": inode_of(look, runtime.root)}
@@ -481,6 +512,8 @@ def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
             record.type == "log" and (record.facts["id"] in ids or record.facts["uid"] in uids)
         ):
             found.append(record.name)
+        elif record.type in ("container", "nerdctl") and runtime.known:
+            found += kept(runtime, record.facts["namespace"], record.facts["id"])
         elif record.type == "used":
             found += [record.name, *entries_of(runtime, record)]
         elif record.type == "runc":

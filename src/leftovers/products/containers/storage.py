@@ -15,7 +15,9 @@ from leftovers.products.containers.known import (
     containers,
     holds,
     in_bundle,
+    kept,
     located,
+    members,
     only_one,
     pod_uids,
     relative,
@@ -24,7 +26,7 @@ from leftovers.products.containers.known import (
 )
 from leftovers.products.containers.names import TASKS, Runtime
 from leftovers.products.containers.reading import LOGS
-from leftovers.products.containers.rivals import FILES, held, rival, shared
+from leftovers.products.containers.rivals import FILES, held, made_for, rival, shared
 from leftovers.products.product import Directory
 
 UID = r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})"
@@ -104,9 +106,11 @@ def on_itself(obj: Object, case: Case) -> bool:
 def host_pin(runtime: Runtime, obj: Object, case: Case) -> bool:
     """Whether that is dockerd's pin of the host's own network namespace, which no removal of a namespace undoes (moby
     libnetwork/osl/namespace_linux.go)."""
-    host = next((f"net:[{each.facts['inode']}]" for each in case.objects("netns") if each.facts["host"]), "")
     inner = relative(runtime, case, obj.facts["point"], runtime.netns) if runtime.netns else None
-    return inner == "default" and obj.facts["root"] == host
+    if inner != "default":
+        return False
+    host = next((f"net:[{each.facts['inode']}]" for each in case.objects("netns") if each.facts["host"]), "")
+    return bool(obj.facts["root"] == host)
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -254,6 +258,17 @@ def of_container(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return Finding("what is kept of a container", (said,), role=role)
 
 
+def of_member(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What a shared containerd has of one of the product's containers, in directories named for it."""
+    if not runtime.known or obj.facts["type"] != "directory" or not holds(runtime, case, obj.key):
+        return None
+    for namespace, id in members(runtime, case):
+        if obj.key.endswith(id) and obj.key in kept(runtime, namespace, id):
+            said = Evidence("disk", f"is named for {id[:12]}, a container of {runtime.title}")
+            return Finding("what containerd keeps of a container", (said,))
+    return None
+
+
 def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
     """All such files that were read at this look, and the proof."""
     ids, uids = containers(runtime, case), pod_uids(runtime, case)
@@ -300,8 +315,9 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     """A directory that is everybody's, in which nothing is left but the product's: it goes empty. The plugins' own
     counters and locks go with the last lease."""
     path, facts = obj.key, obj.facts
-    if runtime.shares and (not runtime.lets or usurper(case)):
-        return None  # its landlord's, or who else's
+    # A tenant's own network is his; the rest is his landlord's, or who else's.
+    if runtime.shares and (usurper(case) if runtime.lets else "cni" not in runtime.brings):
+        return None
     network = path.rpartition("/")[0] == "/var/lib/cni/networks"
     namespace = path.rpartition("/")[0] == "/run/containerd/runc"
     if path not in (*RUN, *OPT, *CNI, *LOGS) and not network and not namespace:
@@ -376,6 +392,10 @@ def parent(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     if not all(case.is_proven("file", f"{obj.key}/{name}") for name in entries):
         return None
+    if runtime.shares and any(file.key in FILES["containerd"] for file in case.objects("file")):
+        return (
+            None  # containerd watches it, and has no CRI any more when it goes (internal/cri/server/cni_conf_syncer.go)
+        )
     said = Evidence("disk", f"holds {', '.join(entries[:3])}, and nothing else")
     return Finding(f"a directory made for {runtime.title}", (said,), role=Role.DATA, facts={"only_hollow": True})
 
@@ -400,10 +420,14 @@ def conflist(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         if named:
             said = Evidence("disk", f"names {named}")
             return Finding(f"a CNI configuration of {runtime.title}", (said,), role=Role.DATA)
-        if "cilium-cni" in record.facts["plugins"]:
-            said = Evidence("disk", "is of Cilium's plugin")
-            reason = "a CNI configuration of Cilium's"
-            return shared(runtime, obj, case, "cilium", reason, said, f"rm {obj.key}", role=Role.DATA)
+        for what in made_for(record):
+            if what == "nerdctl" and what in runtime.brings:
+                wrote = Evidence("disk", f"its nerdctlID is the one of network {record.facts['network']}")
+                return Finding("a network of nerdctl's", (wrote,), role=Role.DATA)
+            if what != "nerdctl":
+                said = Evidence("disk", f"is of {what.capitalize()}'s plugin")
+                reason = f"a CNI configuration of {what.capitalize()}'s"
+                return shared(runtime, obj, case, what, reason, said, f"rm {obj.key}", role=Role.DATA)
     return None
 
 
@@ -443,6 +467,9 @@ def ground(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
                 return Finding(reason, (said, doubt), False, Role.ADMIN, advice=f"ls -A {obj.key}")
             name = obj.key.rpartition("/")[2]
             if obj.key == f"{where}/{name}" and re.fullmatch(marker.names, name):
+                top = case.claims.get(f"file:{where}")
+                if marker.whole and top is not None and top.proven and top.role is marker.role:
+                    return None  # it goes, or stays, with that
                 if obj.facts["type"] == "symlink" and "/" in obj.facts["target"]:
                     return None  # the product's lead to what is beside them
                 link = obj.facts["type"] == "symlink" and obj.facts["target"] == (*marker.files, "")[0]
@@ -511,6 +538,7 @@ RULES = (
         marked,
         symlink,
         of_container,
+        of_member,
         conflist,
         plugin_directory,
         parent,

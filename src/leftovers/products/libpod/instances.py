@@ -1,0 +1,152 @@
+"""Podman's containers, for who asks whose a thing is; and what of Podman's no container has."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from leftovers.claims import Case, Finding
+from leftovers.evidence import libpod
+from leftovers.model import Evidence, Instance, Object, Record
+from leftovers.products.libpod.known import id_below, scope
+
+
+def instances(case: Case) -> list[Instance]:
+    """All containers that db.sql has at this look."""
+    spaces = {pin: space.id for space in case.objects("netns") for pin in space.facts["pins"]}
+    ties: dict[str, list[str]] = {}
+    for conmon in case.records_of("conmon"):
+        if case.is_proven("process", conmon.name) and conmon.source != "ledger":
+            ties.setdefault(conmon.facts["id"], []).append(f"process:{conmon.name}")
+    for group in case.proven("cgroup"):
+        ties.setdefault(scope(group.key), []).append(group.id)
+    for mount in case.proven("mount"):
+        ties.setdefault(id_below(case, mount.facts["point"])[0], []).append(mount.id)
+    found = []
+    for record in current(case):
+        facts = record.facts
+        own = ties.get(record.name, [])
+        if facts["pid"] and case.is_proven("process", str(facts["pid"])):
+            own.append(f"process:{facts['pid']}")
+        if facts["netns"] in spaces:
+            own.append(spaces[facts["netns"]])
+        said = Evidence(record.source, f"db.sql has the container {facts['name']}")
+        found.append(
+            Instance(
+                *(case.product, record.name, facts["name"] or record.name[:12], said),
+                image=facts["image"],
+                created=facts["created"],
+                state=facts["state"],
+                ties=tuple(dict.fromkeys(own)),
+            )
+        )
+    return found
+
+
+def current(case: Case) -> list[Record]:
+    return [record for record in case.records_of("podman") if record.source == "disk"]
+
+
+def existing(case: Case) -> set[str] | None:
+    """The ids of all containers that there are; None if that cannot be told."""
+
+    def make() -> set[str] | None:
+        database = [record for record in case.records_of("podman-db") if record.source == "disk"]
+        stores = [record for record in case.records_of("podman-store") if record.source == "disk"]
+        if not database or not all(record.facts["whole"] for record in (*database, *stores)):
+            return None
+        if any(not database_of(database, store.name) for store in stores):
+            return None
+        return {record.name for record in (*current(case), *stored(case))}
+
+    ids: set[str] | None = case.cached("libpod.existing", make)
+    return ids
+
+
+def database_of(databases: list[Record], graph: str) -> bool:
+    return any(record.name == f"{graph}/db.sql" for record in databases)
+
+
+def stored(case: Case) -> list[Record]:
+    """What the store still has: a container in the making is there before db.sql has it."""
+    return [record for record in case.records_of("stored") if record.source == "disk"]
+
+
+def gone(case: Case, id: str, **facts: float) -> Finding | None:
+    """That a container is no more; None if it is, or that cannot be told."""
+    ids = existing(case)
+    if ids is None or not id or id in ids:
+        return None
+    said = Evidence("disk", f"neither db.sql nor containers.json has {id[:12]}")
+    return Finding(f"its container {id[:12]} is gone", (said,), facts=facts)
+
+
+def process(obj: Object, case: Case) -> Finding | None:
+    age = {"age": seconds} if (seconds := age_of(obj)) else {}
+    for record in case.records_of("conmon"):
+        if record.name == obj.key and record.facts["start"] == obj.facts["start"]:
+            return gone(case, record.facts["id"], **age)
+    id = scope(obj.facts["cgroup"])
+    if id:
+        return gone(case, id, **age)
+    parent = case.process(obj.facts["ppid"])
+    for record in case.records_of("conmon"):
+        if parent is not None and record.name == parent.key:
+            return gone(case, record.facts["id"], **age)
+    return None
+
+
+def age_of(process: Object) -> float:
+    """The seconds since a process started."""
+    started = float(process.facts["start"]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+
+
+def cgroup(obj: Object, case: Case) -> Finding | None:
+    return gone(case, scope(obj.facts["path"]))
+
+
+def mount(obj: Object, case: Case) -> Finding | None:
+    # A layer of no container's may be an image that somebody mounted.
+    return gone(case, id_below(case, obj.facts["point"])[0])
+
+
+def file(obj: Object, case: Case) -> Finding | None:
+    for record in case.records_of("runtime"):
+        if record.facts["path"] == obj.key and record.source == "disk":
+            return gone(case, record.facts["id"])
+    return None
+
+
+def netns(obj: Object, case: Case) -> Finding | None:
+    """A namespace that no container in db.sql names, and in which nobody lives but processes of those that are gone."""
+    if existing(case) is None:
+        return None
+    for pid in obj.facts["processes"]:
+        inside = case.process(pid)
+        if inside is None or not case.is_proven("process", inside.key) or process(inside, case) is None:
+            return None
+    named = {record.facts["netns"] for record in current(case)}
+    if not obj.facts["pins"] or any(pin in named or not libpod.is_pin(pin) for pin in obj.facts["pins"]):
+        return None
+    said = Evidence("disk", f"db.sql has no container with {obj.facts['pins'][0]}, and nobody who is lives in it")
+    return Finding("no container has it", (said,))
+
+
+def link(obj: Object, case: Case) -> Finding | None:
+    """A veth into such a namespace."""
+    if obj.facts["type"] != "veth" or not obj.facts["peer_netns"]:
+        return None
+    space = next((each for each in case.proven("netns") if each.facts["inode"] == obj.facts["peer_netns"]), None)
+    return netns(space, case) if space is not None else None
+
+
+ORPHANS = {
+    "process": (process,),
+    "cgroup": (cgroup,),
+    "mount": (mount,),
+    "file": (file,),
+    "netns": (netns,),
+    "link": (link,),
+}
+__all__ = ["ORPHANS", "instances"]

@@ -1,0 +1,147 @@
+"""What a kubelet of the package leaves on the host's containerd goes, on real objects; what another tool has in the
+same namespace, and the administrator's files behind volumes, stay."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import containerd_like as like
+import pytest
+from containerd_like import MINE, Containerd, Pod, bind, tmpfs
+from incus_like import overlay, write
+from sandbox import private, sh
+from test_clean import assert_same, leftovers, plan, settled
+
+KUBELET = "/var/lib/kubelet"
+KUBEADM = Containerd(
+    "/run/containerd/containerd.sock",
+    "/run/containerd",
+    "/run/lab/b/containerd-shim-runc-v2",
+    "/system.slice/containerd.service",
+    "cbr0",
+)
+WEB = Pod(KUBEADM, "web")
+PROXY = Pod(KUBEADM, "kube-proxy", "pid")
+RULES = """*filter
+:KUBE-FIREWALL - [0:0]
+:KUBE-FORWARD - [0:0]
+:FLANNEL-FWD - [0:0]
+-A INPUT -j KUBE-FIREWALL
+-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD
+COMMIT
+*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-TCOU7JCQXEZGVUNU - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+COMMIT
+"""
+DATA = ("/etc/kubernetes", "/var/lib/etcd")
+# Empty directories of its landlord's, which stays, and of all who have pods.
+LANDLORD = (
+    *("/run/containerd/io.containerd.runtime.v2.task", "/run/containerd/io.containerd.runtime.v2.task/k8s.io"),
+    *("/run/containerd/io.containerd.grpc.v1.cri", "/run/containerd/io.containerd.grpc.v1.cri/sandboxes"),
+    *("/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd/fifo"),
+    *("/run/containerd", "/etc/cni", "/etc/cni/net.d"),
+)
+PLACES = (*like.PLACES, *DATA)
+
+
+def look() -> dict[str, list[str]]:
+    files = [
+        path
+        for path in sh("find", *PLACES, check=False).splitlines()
+        if not path.startswith(DATA) and path not in LANDLORD
+    ]
+    return {**settled(), "files": sorted(files), "netns": sorted(sh("ip", "netns", "list").splitlines())}
+
+
+def prepare() -> None:
+    like.prepare()
+    os.makedirs("/run/lab/b", exist_ok=True)
+    overlay("/usr/local")
+    write("/usr/local/bin/containerd")  # it stays installed
+    os.makedirs(f"/sys/fs/cgroup{KUBEADM.service}", exist_ok=True)
+
+
+def kubernetes() -> list[subprocess.Popen[bytes]]:
+    """kubeadm's files, two pods, volumes of which two are the administrator's directories, and a cluster's rules."""
+    write(f"{KUBELET}/config.yaml", "kind: KubeletConfiguration\nstaticPodPath: /etc/kubernetes/manifests\n")
+    write(f"{KUBELET}/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS=\n")
+    for name in ("admin.conf", "kubelet.conf", "pki/ca.key", "manifests/kube-apiserver.yaml"):
+        write(f"/etc/kubernetes/{name}")
+    write("/etc/kubernetes/manifests/etcd.yaml", "  - hostPath:\n      path: /var/lib/etcd\n    name: etcd-data\n")
+    write("/var/lib/etcd/member/snap/db", "a cluster")
+    write("/etc/cni/net.d/10-flannel.conflist", json.dumps({"name": "cbr0", "plugins": [{"type": "flannel"}]}))
+    for pod in (WEB, PROXY):
+        os.makedirs(f"{KUBELET}/pods/{pod.uid}/containers/main")
+    shims = [like.start(pod) for pod in (WEB, PROXY)]
+    sh("ip", "link", "add", "vethweb", "type", "veth", "peer", "name", "eth0", "netns", str(like.pid_of(WEB)))
+    pod = f"{KUBELET}/pods/{WEB.uid}"
+    tmpfs(f"{pod}/volumes/kubernetes.io~projected/kube-api-access")
+    bind("/srv/data", f"{pod}/volume-subpaths/data/web/0")
+    bind("/srv/with space", f"{pod}/volumes/kubernetes.io~local-volume/with space")
+    bind("/srv/remote", f"{KUBELET}/plugins/kubernetes.io/csi/nfs.csi.k8s.io/{'5' * 64}/globalmount")
+    sh("iptables-nft-restore", "--noflush", stdin=RULES)
+    write(f"/var/log/pods/default_web_{WEB.uid}/web/0.log")
+    return shims
+
+
+def clean(capsys: pytest.CaptureFixture[str], *how: str) -> str:
+    capsys.readouterr()
+    done = leftovers("clean", "kubernetes", "--yes", *how)
+    said = capsys.readouterr()
+    assert done == 0, said
+    return said.out
+
+
+@private
+def test_a_host_after_it_is_what_it_was_before_but_for_the_cluster_s_data(capsys: pytest.CaptureFixture[str]) -> None:
+    prepare()
+    bystanders = like.admin(KUBEADM.address)
+    before = look()
+    kubernetes()
+    said = clean(capsys)
+    assert_same(look(), before)
+    assert all(process.poll() is None for process in bystanders.values()), said
+    assert all(path in said for path in DATA) and os.path.exists("/var/lib/etcd/member/snap/db"), said
+    assert os.path.exists("/srv/data/file") and os.path.exists("/srv/with space/f")
+    assert leftovers("verify", "kubernetes") == 0, capsys.readouterr().out
+    clean(capsys, "--data")
+    assert not any(map(os.path.exists, DATA))
+    assert_same(look(), before)
+
+
+@private
+def test_beside_a_pod_that_its_kubelet_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    """One of crictl's in the same namespace of the same containerd."""
+    prepare()
+    bystanders = {**like.admin(KUBEADM.address), "shim": like.start(MINE)}
+    sh("ip", "link", "add", "veth00000001", "type", "veth", "peer", "name", "eth0", "netns", str(like.pid_of(MINE)))
+    before = look()
+    kubernetes()
+    found = plan(capsys, product="kubernetes")
+    assert found[f"process:{like.pid_of(WEB)}"]["action"] == "remove"
+    clean(capsys)
+    now = look()
+    for what in ("processes", "netns", "links", "cgroups", "mounts"):
+        assert now[what] == before[what], what
+    assert all(process.poll() is None for process in bystanders.values())
+    assert sh("cat", f"/proc/{like.pid_of(MINE)}/comm").strip() == "sleep"
+    chains = sh("iptables-nft", "-t", "nat", "-S")
+    assert MINE.chain("CNI-DN-") in chains and WEB.chain("CNI-DN-") not in chains
+    assert "CNI-HOSTPORT-DNAT" in chains, "his ports go through it"
+
+
+@private
+def test_beside_k3s_only_what_is_surely_its_own_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both have /var/lib/kubelet and the same chains: nothing tells any more whose these are."""
+    prepare()
+    kubernetes()
+    write("/usr/local/bin/k3s")
+    before = look()
+    leftovers("clean", "kubernetes", "--yes")
+    assert "/usr/local/bin/k3s is there" in capsys.readouterr().out
+    assert_same(look(), before)
