@@ -86,6 +86,24 @@ def test_what_docker_says_of_a_container_goes_before_the_bundle() -> None:
     assert web.evidence.text == "dockerd has it as web" and made.state == "created"
 
 
+def test_nerdctl_s_by_its_store() -> None:
+    host = Machine()
+    host.product = load("nerdctl")
+    facts = {
+        "namespace": "default",
+        "path": "/var/lib/nerdctl/1935db59/containers/default/x",
+        "hosts": "",
+        "networks": [],
+    }
+    host.record(
+        "nerdctl", f"default/{SANDBOX}", "disk", **facts, id=SANDBOX, name="web", started="2026-11-20T10:00:00Z"
+    )
+    host.record("nerdctl", f"default/{INNER}", "disk", **facts, id=INNER, name="", started="")
+    some = found(host)
+    assert {name: each.state for name, each in some.items()} == {"web": "stopped", INNER[:12]: "created"}
+    assert some["web"].evidence.text.endswith("is there")
+
+
 def test_names_of_cgroups() -> None:
     for part, id in (
         (f"docker-{SANDBOX}.scope", SANDBOX),
