@@ -214,6 +214,8 @@ def test_a_namespace_ends_with_who_lives_there(scene: Scene) -> None:
     scene.own(scene.process(63, "app", netns=90))
     scene.netns(90, 63, pins=("/run/netns/mine",))
     assert scene.one("90").product == "", "a pin keeps it"
+    scene.own(file(scene, "/run/netns"))
+    assert scene.one("90").product == "docker", "a pin of its own"
 
 
 def test_an_orphan_and_what_is_left_over(scene: Scene) -> None:
