@@ -249,18 +249,28 @@ class Explainer:
             others = [by_id.get(f"cgroup:{path}") for path in list(parents(facts["path"]))[1:]]
         elif obj.kind == "mount" and facts["host"]:
             others = [by_id.get(f"netns:{pinned_netns(obj)}")]  # it is unpinned, to end
-        elif obj.kind == "netns" and not facts["host"] and not facts["pins"]:
+        elif obj.kind == "netns" and not facts["host"]:
             living = [by_id.get(f"process:{pid}") for pid in facts["processes"]]
             owners = {owner.product if owner else "" for owner in (self.word(each)[0] for each in living if each)}
-            others = living[:1] if len(owners) == 1 and None not in living else []  # it ends with the last of these
+            # It ends with the last of these, and of its pins.
+            if len(owners) == 1 and None not in living and self.own_pins(facts["pins"], *owners):
+                others = living[:1]
         for other in filter(None, others):
             owner, action = self.word(other)
             ends = (Role.LIVE,) if obj.kind == "mount" else (Role.LIVE, Role.HELD)  # who holds it may have this pin
             if owner is not None and action is not None and owner.role in ends:
                 reason = f"goes with {other.kind} {other.key}: {owner.reason}"
                 said = (Evidence("kernel", f"goes with {other.kind} {other.key}"), *owner.evidence)
-                return replace(owner, reason=reason, evidence=said), replace(action, reason=reason)
+                told = replace(owner, object=obj, reason=reason, evidence=said)
+                return told, replace(action, object=obj, reason=reason)
         return None, None
+
+    def own_pins(self, pins: Sequence[str], product: str) -> bool:
+        """Whether all of these paths are in directories that are proven a product's own."""
+        files = self.survey.listed.get("file", ()) if pins else ()
+        words = ((str(obj.facts["path"]), self.word(obj)[0]) for obj in files)
+        own = [path for path, owner in words if owner is not None and owner.product == product]
+        return all(any(below(pin, path) for path in own) for pin in pins)
 
     def word(self, obj: Object) -> tuple[Claim | None, Action | None]:
         """Whose an object is by a proof, and what would be done with it."""

@@ -168,3 +168,23 @@ def test_a_deadline_ends_the_removal_of_a_tree_that_is_filled_meanwhile() -> Non
     assert time.monotonic() - began < 3.0
     filler.kill()
     filler.wait()
+
+
+@private
+def test_directories_of_others_stay_where_a_user_s_own_go() -> None:
+    """A user can move root's things into a directory of his own: he could not delete what is in them himself."""
+    for path in ("/srv/home/store/a/file", "/srv/home/store/sub/file", "/srv/home/store/root/of/precious"):
+        write(path)
+    for path, uid in (("store", 1000), ("store/a", 1000), ("store/sub", 100033), ("store/root", 1000)):
+        os.chown(f"/srv/home/{path}", uid, uid)
+    own = {"strict": True, "owners": [[1000, 1000], [100000, 165535]]}
+    asked = [replace(obj, facts={**obj.facts, **own}) for obj in files("/srv/home/store").values()]
+    causes = act("file", asked)
+    assert causes == {"/srv/home/store": "/srv/home/store/root/of: is of uid 0, and left alone"}
+    left = [os.path.join(top, name) for top, _, names in os.walk("/srv/home") for name in names]
+    assert left == ["/srv/home/store/root/of/precious"]
+    # A whole directory of somebody else's in its place is not entered either.
+    os.rename("/srv/home/store/root/of", "/srv/home/of")
+    os.rename("/srv/home/of", "/srv/home/other")
+    asked = [replace(obj, facts={**obj.facts, **own}) for obj in files("/srv/home/other").values()]
+    assert "is of uid 0" in act("file", asked)["/srv/home/other"] and os.path.exists("/srv/home/other/precious")

@@ -165,6 +165,18 @@ RECIPES = {
         Recipe("incus-sid", "sid", (*TOOLS, "skopeo", "libfuse3-4"), (("incus-base", "incus-client", "lxcfs"),), SID),
         Recipe("podman-trixie", "trixie", PODMAN_HOST, (("podman", "netavark", "aardvark-dns", "passt", "catatonit"),)),
         Recipe(
+            "podman-bookworm",
+            "bookworm",
+            (
+                *(tool for tool in PODMAN if tool not in ("passt", "libgpgme11t64", "util-linux-extra", "libyajl2")),
+                *("libgpgme11", "libyajl2"),
+            ),
+            (
+                ("podman", "netavark", "aardvark-dns", "catatonit"),
+                ("podman", "containernetworking-plugins", "golang-github-containernetworking-plugin-dnsname"),
+            ),
+        ),
+        Recipe(
             "podman+incus-trixie",
             "trixie",
             (*PODMAN_HOST, *(tool for tool in TOOLS if tool.startswith(("lib", "squashfs", "runit", "dnsmasq")))),

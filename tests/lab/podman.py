@@ -146,6 +146,8 @@ def admin_things(m: Machine, pinned: bool = True) -> None:
 
 def install(m: Machine) -> None:
     m.run(["apt-get", "install", "-y", "-q", "--no-download", "--no-install-recommends", *PACKAGES, "catatonit"])
+    # It ends by itself after 30 idle seconds, whenever these are over.
+    m.run("systemctl stop netavark-dhcp-proxy.service || true")
 
 
 def use(m: Machine, what: str = MUCH) -> None:

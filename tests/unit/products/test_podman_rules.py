@@ -204,6 +204,43 @@ def test_a_store_without_podman_s_database_is_not_podman_s(host: Podman) -> None
     assert host.gone() == set()
 
 
+def test_what_an_administrator_has_mounted_on_a_volume_is_his(host: Podman) -> None:
+    host.database({"id": ID})
+    for name, type in (("made", "tmpfs"), ("plain", "")):
+        facts = {
+            "path": f"{GRAPH}/volumes/{name}/_data",
+            "device": type,
+            "options": "",
+            "type": type,
+            "driver": "local",
+        }
+        host.record("podman-volume", name, "disk", **facts)
+    for name in ("made", "plain", "unknown"):
+        host.mount(f"{GRAPH}/volumes/{name}/_data", majmin="0:70")
+    assert host.gone() == {f"mount:{GRAPH}/volumes/made/_data"}
+
+
+def test_a_store_elsewhere_goes_only_when_there_is_nothing_else_in_it(host: Podman) -> None:
+    host.record("place", GRAPH, "disk", path="/srv", why="storage.conf")
+    host.record("podman-db", "/srv/db.sql", "disk", whole=True, volumes="", run="", tmp="", graph="/srv")
+    host.record("podman-store", "/srv", "disk", whole=True, images=0, volumes=0, secrets=0)
+    host.file("/srv", entries=("db.sql", "overlay", "libpod", "storage.lock"))
+    assert host.gone() == {"file:/srv"}
+    host.listed["file"] = []
+    host.file("/srv", entries=("db.sql", "overlay", "thesis"))
+    assert host.gone() == set() and not host.ask()["file:/srv"].proven
+
+
+def test_copies_in_a_user_s_namespaces_are_only_told(host: Podman) -> None:
+    host.container()
+    copy = host.mount(f"{STATIC}/shm#copy", majmin="0:61", host=False, ns=99, pid=50)
+    mount = Object("mount", f"99{STATIC}/shm", (99, 1), {**copy.facts, "point": f"{STATIC}/shm"})
+    host.listed["mount"][-1] = mount
+    assert mount.id in host.gone()
+    host.record("copies", "99", "kernel", pid=50, uid=1000)
+    assert mount.id not in host.gone() and host.ask()[mount.id].role is Role.ADMIN
+
+
 # -- of a Podman that stays ------------------------------------------------------------------------------------------
 
 
@@ -221,7 +258,10 @@ def test_orphans_are_what_no_container_has(host: Podman) -> None:
     host.cgroup(f"/machine.slice/libpod-{OTHER}.scope", populated=True)
     host.netns(79, [], [STRANGE_PIN])
     host.link("veth1", peer="eth0", peer_netns=79, master="podman0")
-    left = {"process:20", "process:21", f"cgroup:/machine.slice/libpod-{OTHER}.scope", "netns:79", "link:veth1"}
+    host.netns(78, [21], [STRANGE_PIN.replace("ffff", "eeee")])
+    host.link("veth2", peer="eth0", peer_netns=78, master="podman0")
+    left = {"process:20", "process:21", f"cgroup:/machine.slice/libpod-{OTHER}.scope"}
+    left |= {"netns:78", "link:veth2", "netns:79", "link:veth1"}
     assert orphans(host) == left
     # One that does not run has what it has.
     host.record("podman", OTHER, "disk", **{**FACTS, "id": OTHER, "netns": STRANGE_PIN, "state": "stopped"})

@@ -53,13 +53,20 @@ def lent(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 def home_name(runtime: Runtime, case: Case, netns: int, name: str) -> str:
     """What CNI's host-device was told to take for a pod's link of that name."""
-    pins: list[str] = next((each.facts["pins"] for each in case.objects("netns") if each.key == str(netns)), [])
-    ends = {pin.rpartition("/")[2] for pin in pins}
-    for record, _ in of(runtime, case, "cni"):
-        if record.facts["ifname"] == name and record.facts["netns"].rpartition("/")[2] in ends:
-            for device in record.facts["devices"]:
-                return str(device)
-    return ""
+
+    def make() -> dict[tuple[str, str], str]:
+        return {
+            (record.facts["netns"].rpartition("/")[2], record.facts["ifname"]): str(record.facts["devices"][0])
+            for record, _ in of(runtime, case, "cni")
+            if record.facts["devices"]
+        }
+
+    lent_to: dict[tuple[str, str], str] = case.cached("containers.devices", make)
+    pins: dict[str, list[str]] = case.cached(
+        "netns.pins", lambda: {each.key: each.facts["pins"] for each in case.objects("netns")}
+    )
+    ends = (pin.rpartition("/")[2] for pin in (pins.get(str(netns), ()) if lent_to else ()))
+    return next((lent_to[end, name] for end in ends if (end, name) in lent_to), "")
 
 
 def pod_link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:

@@ -207,7 +207,7 @@ def stands_in(case: Case, host: Host, process: Object, directories: tuple[str, .
         return path if path in directories else ""
     found = snap_program.lies(host, process, "cwd") if directories else None
     wanted = (found[0].majmin, found[1].removesuffix("//deleted")) if found else None
-    return next((path for path in directories if wanted and place(case.mounts(), path) == wanted), "")
+    return next((path for path in directories if wanted and case.place(path) == wanted), "")
 
 
 def is_own(runtime: Runtime, look: Look, process: Object) -> bool:

@@ -106,9 +106,11 @@ def on_itself(obj: Object, case: Case) -> bool:
 def host_pin(runtime: Runtime, obj: Object, case: Case) -> bool:
     """Whether that is dockerd's pin of the host's own network namespace, which no removal of a namespace undoes (moby
     libnetwork/osl/namespace_linux.go)."""
-    host = next((f"net:[{each.facts['inode']}]" for each in case.objects("netns") if each.facts["host"]), "")
     inner = relative(runtime, case, obj.facts["point"], runtime.netns) if runtime.netns else None
-    return inner == "default" and obj.facts["root"] == host
+    if inner != "default":
+        return False
+    host = next((f"net:[{each.facts['inode']}]" for each in case.objects("netns") if each.facts["host"]), "")
+    return bool(obj.facts["root"] == host)
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -313,8 +315,9 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     """A directory that is everybody's, in which nothing is left but the product's: it goes empty. The plugins' own
     counters and locks go with the last lease."""
     path, facts = obj.key, obj.facts
-    if runtime.shares and not runtime.lets and "cni" not in runtime.brings:
-        return None  # its landlord's, or who else's
+    # A tenant's own network is his; the rest is his landlord's, or who else's.
+    if runtime.shares and (usurper(case) if runtime.lets else "cni" not in runtime.brings):
+        return None
     network = path.rpartition("/")[0] == "/var/lib/cni/networks"
     namespace = path.rpartition("/")[0] == "/run/containerd/runc"
     if path not in (*RUN, *OPT, *CNI, *LOGS) and not network and not namespace:

@@ -37,6 +37,7 @@ PODMAN_PRODUCT = Product(
         "file": (*storage.FILES, users.kept),
     },
     recall=frozenset({"process", "link", "mount", "cgroup"}),
+    instance_processes=(processes.MONITOR,),
     instances=instances.instances,
     orphans=instances.ORPHANS,
 )

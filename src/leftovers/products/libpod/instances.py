@@ -107,9 +107,8 @@ def cgroup(obj: Object, case: Case) -> Finding | None:
 
 
 def mount(obj: Object, case: Case) -> Finding | None:
-    return gone(
-        case, id_below(case, obj.facts["point"])[0]
-    )  # a layer of nobody's may be an image that somebody mounted
+    # A layer of no container's may be an image that somebody mounted.
+    return gone(case, id_below(case, obj.facts["point"])[0])
 
 
 def file(obj: Object, case: Case) -> Finding | None:
@@ -120,13 +119,17 @@ def file(obj: Object, case: Case) -> Finding | None:
 
 
 def netns(obj: Object, case: Case) -> Finding | None:
-    """A namespace that no container in db.sql names, and in which nobody lives."""
-    if existing(case) is None or obj.facts["processes"]:
+    """A namespace that no container in db.sql names, and in which nobody lives but processes of those that are gone."""
+    if existing(case) is None:
         return None
+    for pid in obj.facts["processes"]:
+        inside = case.process(pid)
+        if inside is None or not case.is_proven("process", inside.key) or process(inside, case) is None:
+            return None
     named = {record.facts["netns"] for record in current(case)}
     if not obj.facts["pins"] or any(pin in named or not libpod.is_pin(pin) for pin in obj.facts["pins"]):
         return None
-    said = Evidence("disk", f"db.sql has no container with {obj.facts['pins'][0]}, and no process is in it")
+    said = Evidence("disk", f"db.sql has no container with {obj.facts['pins'][0]}, and nobody who is lives in it")
     return Finding("no container has it", (said,))
 
 

@@ -61,7 +61,7 @@ def mount(obj: Object, case: Case) -> Finding | None:
         what = "the file system" if inner.endswith("/merged") else "a mount"
         return Finding(f"{what} of a container", (said, containers(case)[id]))
     if VOLUME.match(inner):
-        return Finding("a volume", (said, Evidence("disk", "only Podman has volumes there")))
+        return volume(inner.split("/")[1], said, case)
     reason = "a directory of the store, mounted on itself" if DRIVER.match(inner) else "the file system of an image"
     if (DRIVER.match(inner) and on_itself(obj, case)) or (IMAGE.match(inner) and obj.facts["fstype"] == "overlay"):
         other = sharer(case)
@@ -74,6 +74,18 @@ def mount(obj: Object, case: Case) -> Finding | None:
         reason = f"mounted below {GRAPH}, but not where Podman mounts anything"
         return Finding(reason, (said,), proven=False, role=Role.ADMIN, advice=f"umount {point}")
     return None
+
+
+def volume(name: str, said: Evidence, case: Case) -> Finding | None:
+    """A volume that Podman mounts: with a device, a type or a driver (libpod/volume_internal.go, needsMount). What is
+    mounted on any other is the administrator's, who has a bigger disk."""
+    for record in case.records_of("podman-volume"):
+        facts = record.facts
+        if record.name == name and (facts["device"] or facts["type"] or facts["driver"] not in ("", "local")):
+            what = facts["device"] or facts["type"] or facts["driver"]
+            return Finding("a volume", (said, Evidence(record.source, f"db.sql has the volume {name} of {what}")))
+    reason = "mounted on a volume, and not known to be Podman's"
+    return Finding(reason, (said,), proven=False, role=Role.ADMIN) if trace(case) else None
 
 
 def netns_directory(obj: Object, case: Case) -> Finding | None:
@@ -186,6 +198,13 @@ def network(obj: Object, case: Case) -> Finding | None:
     return None
 
 
+# What containers/storage and libpod make in a graph root.
+STORE = re.compile(
+    r"(overlay|vfs|btrfs|zfs)(-(containers|images|layers|locks))?|libpod|volumes|secrets|networks|artifacts|mounts|tmp|cache"
+    r"|db\.sql(-wal|-shm|-journal)?|(storage|userns)\.lock|defaultNetworkBackend|\.(bolt-.*|has-mount-program)"
+)
+
+
 def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
@@ -210,6 +229,11 @@ def graph(obj: Object, case: Case) -> Finding | None:
         said = Evidence("disk", "has no db.sql in it")
         reason = "a store of images, perhaps Podman's"
         return Finding(reason, (said,), proven=False, role=Role.ADMIN, advice=advice) if trace(case) else None
+    strange = [name for name in obj.facts["entries"] if not STORE.fullmatch(name)]
+    if obj.key != GRAPH and strange:
+        doubt = Evidence("disk", f"has {', '.join(strange[:3])} in it, which Podman does not make")
+        reason = "Podman's storage, and things of somebody else's in it"
+        return Finding(reason, (doubt,), proven=False, role=Role.ADMIN, advice=f"ls -A {obj.key}")
     held = sum(1 for record in case.records_of("podman") if record.source != "ledger" and not record.facts["infra"])
     other = sharer(case)
     amounts = (
