@@ -34,6 +34,7 @@ class Group:
     ids: dict[str, None] = field(default_factory=dict)  # of its containers, in the order in which they were met
     pod: str = ""
     uid: str = ""
+    called: str = ""  # by nerdctl, which has it until somebody removes it
     docker: Record | None = None
     image: str = ""
     created: str = ""
@@ -52,6 +53,8 @@ def instances(runtime: Runtime, case: Case) -> list[Instance]:
     """Product.instances of a product with a containerd."""
     groups = grouped(runtime, case)
     by_id = {id: group for group in groups for id in group.ids}
+    # As nerdctl and ctr call it to CNI's plugins.
+    by_id |= {f"{group.namespace}-{id}": group for group in groups for id in group.ids}
     for group in groups:
         tie_processes(case, group)
     tie_netns(case, groups)
@@ -102,6 +105,10 @@ def grouped(runtime: Runtime, case: Case) -> list[Group]:
             group.created = group.created or facts.get("created", "")
             group.directories.update(dict.fromkeys(facts["cgroups"]))
             group.say(Evidence(record.source, f"runc runs it in {facts['bundle']}"))
+    for record in present(case, "nerdctl"):
+        group = of(record.facts["namespace"], record.facts["id"])
+        group.called = record.facts["name"] or group.id[:12]
+        group.said = Evidence(record.source, f"nerdctl has it as {group.called}")
     for record in present(case, "docker"):
         group = of(MOBY, record.facts["id"])
         if group.docker is None:
@@ -213,18 +220,22 @@ def tie_networks(runtime: Runtime, case: Case, by_id: dict[str, Group]) -> None:
 def described(case: Case, group: Group) -> Instance:
     docker = group.docker.facts if group.docker is not None else {}
     alive = any(f"process:{pid}" in group.ties for pid in group.pids) or (not group.pids and bool(group.shims))
-    known = STATES.get(str(docker.get("state", "")), "stopped" if docker else "")
+    known = STATES.get(str(docker.get("state", "")), "stopped" if docker or group.called else "")
     there = {id for id in group.ties if is_there(case, id)}
     return Instance(
         product=case.product,
         id=group.id,
-        name=group.pod or str(docker.get("name", "")) or (group.id if len(group.id) < 64 else group.id[:12]),
+        name=group.pod or str(docker.get("name", "")) or group.called or readable(group.id),
         evidence=group.said or Evidence("disk", "has a directory"),
         image=str(docker.get("image", "")) or group.image,
         created=str(docker.get("created", "")) or group.created,
         state="running" if alive else known,
         ties=tuple(id for id in group.ties if id in there),
     )
+
+
+def readable(id: str) -> str:
+    return id if len(id) < 64 else id[:12]
 
 
 def is_there(case: Case, id: str) -> bool:
