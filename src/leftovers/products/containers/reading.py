@@ -52,6 +52,10 @@ def remote(look: Look, path: str) -> bool:
 
 def read_disk(runtime: Runtime, look: Look) -> Answer:
     """Its containers and pods."""
+    return look.once(("disk", runtime.name), lambda: from_disk(runtime, look))
+
+
+def from_disk(runtime: Runtime, look: Look) -> Answer:
     records, faults = runtime.reads(look) if runtime.reads else ([], [])
     case = first_look(runtime, look)
     # By the first name of each, wherever symlinks lead from there: readers follow those of a base.
@@ -94,10 +98,13 @@ def adrift(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
     bundles = [each.facts for each in records if each.type == "container" and each.facts["bundle"]]
     there |= {facts[name] for facts in bundles for name in ("id", "sandbox")}
     there |= {shim_argv(process).get("id", "") for process in look.objects("process")}
-    there |= {each.facts["id"] for each in containerd.read_runc(look.host, runtime.runc)[0]}
-    results, leases = cni.read_results(look.host)[0], cni.read_leases(look.host)[0]
+    runc = look.once(("runc", runtime.runc), lambda: containerd.read_runc(look.host, runtime.runc))[0]
+    there |= {each.facts["id"] for each in runc}
+    results = look.once("cni results", lambda: cni.read_results(look.host))[0]
+    leases = look.once("cni leases", lambda: cni.read_leases(look.host))[0]
     if runtime.known == "nerdctl":
-        own = {each.facts["network"] for each in cni.read_conf(look.host, SHARED_CONF)[0] if each.facts["nerdctl"]}
+        conf = look.once("cni conf", lambda: cni.read_conf(look.host, SHARED_CONF))[0]
+        own = {each.facts["network"] for each in conf if each.facts["nerdctl"]}
         own |= {each.facts["network"] for each in records if each.type == "conflist"}
     elif not any(each.type == "cri" and each.facts["endpoint"] == runtime.address for each in records) or other_kube(
         runtime, look
@@ -175,7 +182,7 @@ def read_shims(runtime: Runtime, look: Look) -> Answer:
     case = first_look(runtime, look)
     states = tuple(path for state in runtime.states for path in located(runtime, case, state))
     sockets = addresses(runtime, case)
-    known = look.once(("disk", runtime.name), lambda: read_disk(runtime, look))[0] if runtime.known else []
+    known = read_disk(runtime, look)[0] if runtime.known else []
     ids = {(each.facts["namespace"], each.facts["id"]) for each in known if each.type in ("container", "nerdctl")}
     records = []
     for process in look.objects("process"):
