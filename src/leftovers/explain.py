@@ -511,6 +511,8 @@ def own_names(obj: Object) -> set[str]:
         said |= {str(facts["chain"]), f"{facts['table']}/{facts['chain']}", f"{facts['table']} {facts['chain']}"}
     elif obj.kind == "unit":
         said.add(obj.key.removesuffix(".service"))
+    elif obj.kind in ("route", "address"):
+        said |= {str(facts.get("dst") or facts.get("address"))} - {"default"}
     elif obj.kind in ("sysctl", "account", "pool", "ovs", "apparmor", "bpf"):
         said.add(str(facts["name"]))
     return said

@@ -325,7 +325,9 @@ def test_its_containers_by_the_names_that_it_gave_them(host: Nerdctl) -> None:
     host.file(host.result(f"default-{ID}", network="bridge", links=["veth00000001"]), "file")
     host.link("veth00000001", peer="eth0", peer_netns=77)
     path = f"{STORE}/containers/default/{HOSTS}"
-    host.record("nerdctl", f"default/{HOSTS}", "disk", namespace="default", id=HOSTS, name="agent", path=path)
+    host.record(
+        "nerdctl", f"default/{HOSTS}", "disk", namespace="default", id=HOSTS, name="agent", path=path, started="2026"
+    )
     listed = {kind: tuple(objects) for kind, objects in host.listed.items()}
     case = Case("nerdctl", Presence.INSTALLED, listed, tuple(host.records))
     attribute(case, host.product.rules, host.product.recall)

@@ -34,8 +34,9 @@ class Group:
     ids: dict[str, None] = field(default_factory=dict)  # of its containers, in the order in which they were met
     pod: str = ""
     uid: str = ""
-    called: str = ""  # by nerdctl, which has it until somebody removes it
     docker: Record | None = None
+    name: str = ""
+    rests: str = ""  # what it is while it does not run
     image: str = ""
     created: str = ""
     said: Evidence | None = None
@@ -53,7 +54,7 @@ def instances(runtime: Runtime, case: Case) -> list[Instance]:
     """Product.instances of a product with a containerd."""
     groups = grouped(runtime, case)
     by_id = {id: group for group in groups for id in group.ids}
-    # As nerdctl and ctr call it to CNI's plugins.
+    # As ctr and nerdctl call a container when they ask CNI's plugins for its network.
     by_id |= {f"{group.namespace}-{id}": group for group in groups for id in group.ids}
     for group in groups:
         tie_processes(case, group)
@@ -105,16 +106,19 @@ def grouped(runtime: Runtime, case: Case) -> list[Group]:
             group.created = group.created or facts.get("created", "")
             group.directories.update(dict.fromkeys(facts["cgroups"]))
             group.say(Evidence(record.source, f"runc runs it in {facts['bundle']}"))
-    for record in present(case, "nerdctl"):
-        group = of(record.facts["namespace"], record.facts["id"])
-        group.called = record.facts["name"] or group.id[:12]
-        group.said = Evidence(record.source, f"nerdctl has it as {group.called}")
     for record in present(case, "docker"):
         group = of(MOBY, record.facts["id"])
         if group.docker is None:
             group.docker = record
             note(group, pid=record.facts.get("pid", 0), pin=record.facts["sandbox"])
-            group.said = Evidence(record.source, f"dockerd has it as {record.facts['name'] or group.id[:12]}")
+            group.name = str(record.facts.get("name", ""))
+            group.rests = STATES.get(str(record.facts.get("state", "")), "stopped")
+            group.said = Evidence(record.source, f"dockerd has it as {group.name or group.id[:12]}")
+    for record in present(case, "nerdctl"):
+        group = of(record.facts["namespace"], record.facts["id"])
+        group.name = record.facts["name"]
+        group.rests = "stopped" if record.facts["started"] else "created"
+        group.said = Evidence(record.source, f"{record.facts['path']} is there")
     return list(found.values())
 
 
@@ -220,22 +224,17 @@ def tie_networks(runtime: Runtime, case: Case, by_id: dict[str, Group]) -> None:
 def described(case: Case, group: Group) -> Instance:
     docker = group.docker.facts if group.docker is not None else {}
     alive = any(f"process:{pid}" in group.ties for pid in group.pids) or (not group.pids and bool(group.shims))
-    known = STATES.get(str(docker.get("state", "")), "stopped" if docker or group.called else "")
     there = {id for id in group.ties if is_there(case, id)}
     return Instance(
         product=case.product,
         id=group.id,
-        name=group.pod or str(docker.get("name", "")) or group.called or readable(group.id),
+        name=group.pod or group.name or (group.id if len(group.id) < 64 else group.id[:12]),
         evidence=group.said or Evidence("disk", "has a directory"),
         image=str(docker.get("image", "")) or group.image,
         created=str(docker.get("created", "")) or group.created,
-        state="running" if alive else known,
+        state="running" if alive else group.rests,
         ties=tuple(id for id in group.ties if id in there),
     )
-
-
-def readable(id: str) -> str:
-    return id if len(id) < 64 else id[:12]
 
 
 def is_there(case: Case, id: str) -> bool:
