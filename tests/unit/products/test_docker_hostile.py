@@ -1,0 +1,44 @@
+"""Docker beside another dockerd, beside words that are out of date, and beside things of others that only look like
+its own: what must survive."""
+
+from __future__ import annotations
+
+import pytest
+from test_docker_rules import Docker
+from test_docker_snap_rules import Docker as Snap
+
+from leftovers.model import Role
+
+
+@pytest.fixture
+def host() -> Docker:
+    return Docker()
+
+
+def test_chains_that_two_dockerds_share_do_not_say_whose_a_bridge_is() -> None:
+    """The snap goes; Debian's stays, with a network that no container is in now, and a published port."""
+    for other in (True, False):
+        host = Snap()
+        host.container()
+        host.link("br-0badcafe0bad", "bridge", addresses=["172.19.0.1"])
+        host.rule("DOCKER-ISOLATION-STAGE-2", "-o br-0badcafe0bad -j DROP")
+        host.rule("DOCKER", "! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80", "nat")
+        hairpin = host.rule(
+            "POSTROUTING", "-s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE", "nat"
+        )
+        if other:
+            host.process(30, "/usr/sbin/dockerd", "dockerd")
+        assert ({"link:br-0badcafe0bad", hairpin.id} <= host.gone()) is not other
+        assert bool({"link:br-0badcafe0bad", hairpin.id} & host.gone()) is not other
+
+
+def test_a_network_that_is_written_down_is_its_own_also_beside_another_dockerd(host: Docker) -> None:
+    host.file("/run/docker")
+    host.file("/snap/docker/current")
+    host.network("br-1234567890ab")
+    host.link("br-1234567890ab", "bridge")
+    host.link("br-0badcafe0bad", "bridge")
+    host.rule("DOCKER-ISOLATION-STAGE-2", "-o br-1234567890ab -j DROP")
+    host.rule("DOCKER-ISOLATION-STAGE-2", "-o br-0badcafe0bad -j DROP")
+    assert {id for id in host.gone() if "link:" in id} == {"link:br-1234567890ab"}
+    assert host.ask()["link:br-0badcafe0bad"].role is Role.ADMIN
