@@ -42,3 +42,22 @@ def test_a_network_that_is_written_down_is_its_own_also_beside_another_dockerd(h
     host.rule("DOCKER-ISOLATION-STAGE-2", "-o br-0badcafe0bad -j DROP")
     assert {id for id in host.gone() if "link:" in id} == {"link:br-1234567890ab"}
     assert host.ask()["link:br-0badcafe0bad"].role is Role.ADMIN
+
+
+def test_a_name_that_people_give_is_only_docker_s_with_docker_s_address(host: Docker) -> None:
+    """docker-ce's purge keeps its store; after a boot somebody has made bridges of such names for himself."""
+    host.file("/run/docker")
+    for number, name in enumerate(("mybr0", "mybr1", "mybr2", "mybr3")):
+        host.network(name, id=f"{number}" * 64, subnets=[f"172.2{number}.0.0/16", f"fd00:{number}::/64"])
+    host.network("docker0", id="e" * 64, default=True, subnets=["172.17.0.0/16"])
+    host.network("mybr4", "api", id="4" * 64, subnets=["172.24.0.0/16"])  # of no address: --internal, isolated
+    host.link("mybr0", "bridge", addresses=["172.20.0.1", "fd00:0::1", "fe80::1"])
+    host.link("mybr1", "bridge", addresses=["192.0.2.1"])
+    host.link("mybr2", "bridge", addresses=["172.22.0.1", "192.0.2.2"])
+    host.link("mybr3", "bridge")
+    host.link("mybr4", "bridge")
+    host.link("docker0", "bridge", addresses=["172.17.0.1", "192.0.2.3"])
+    assert {id for id in host.gone() if "link:" in id} == {"link:mybr0", "link:mybr4"}
+    claims = host.ask()
+    assert claims["link:docker0"].role is Role.HELD
+    assert claims["link:mybr1"].advice == "ip link delete mybr1" and not claims["link:mybr3"].proven

@@ -13,6 +13,7 @@ from leftovers.claims import Case, Finding
 from leftovers.model import Evidence, Object, Role
 from leftovers.products.containers.known import located, trace
 from leftovers.products.containers.names import Runtime
+from leftovers.products.containers.network import in_networks
 from leftovers.products.containers.rivals import shared
 
 __all__ = ["FILES", "LINKS", "XTABLES", "mounts"]
@@ -136,6 +137,16 @@ def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if foreign:
         held = (Evidence("kernel", f"has the port {foreign[0]}, which is not the product's"),)
         return Finding(f"{reason}, which somebody else uses too", held, role=Role.HELD, advice=advice)
+    if not match and known and known.subnets:
+        strange = [each for each in facts["addresses"] if not in_networks([each], (*known.subnets, "fe80::/10"))]
+        own = [each for each in facts["addresses"] if in_networks([each], known.subnets)]
+        if strange:
+            other = Evidence("kernel", f"has the address {strange[0]}, which is not that network's")
+            return Finding(f"{reason}, which somebody else uses too", (other,), role=Role.HELD, advice=advice)
+        if not own and known.evidence.source != "api" and obj.key not in BRIDGES:
+            # An older word of a name that people give: it may be another bridge by now.
+            doubt = Evidence("kernel", "has no address of that network")
+            return Finding(f"perhaps {reason}", (doubt, known.evidence), False, Role.ADMIN, advice=advice)
     if said is not None and obj.key not in BRIDGES and not by_chain:
         return Finding(reason, (said,))
     named = said or Evidence("kernel", "the name that only dockerd gives")
