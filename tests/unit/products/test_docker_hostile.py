@@ -3,11 +3,19 @@ its own: what must survive."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
-from test_docker_rules import Docker
+from test_docker_rules import GONE, ID, Docker
 from test_docker_snap_rules import Docker as Snap
 
-from leftovers.model import Role
+from leftovers.host import Host
+from leftovers.kinds.kind import Look
+from leftovers.model import Role, Scope
+from leftovers.products.containers import reading
+from leftovers.products.docker import RUNTIME
+from unit.evidence.bolt_file import Writer
 
 
 @pytest.fixture
@@ -61,3 +69,21 @@ def test_a_name_that_people_give_is_only_docker_s_with_docker_s_address(host: Do
     claims = host.ask()
     assert claims["link:docker0"].role is Role.HELD
     assert claims["link:mybr1"].advice == "ip link delete mybr1" and not claims["link:mybr3"].proven
+
+
+def test_a_store_that_lacks_who_lives_is_not_the_whole_truth(host: Docker, tmp_path: Path) -> None:
+    """dockerd died, with live-restore; its unit told it a data-root, and the store at the usual place is an old one."""
+    store = tmp_path / "var/lib/docker"
+    (store / "network/files").mkdir(parents=True)
+    (store / "network/files/local-kv.db").write_bytes(Writer().file({}))
+    known = store / "containers" / ID
+    known.mkdir(parents=True)
+    (known / "config.v2.json").write_text(json.dumps({"ID": ID, "Name": "/web"}))
+    host.shim(10)
+    for stranger, namespace, whole in (("", "", True), (GONE, "plugins.moby", True), (GONE, "moby", False)):
+        if stranger:
+            host.shim(12, stranger, namespace=namespace)
+        look = Look(Host(str(tmp_path)), Scope(), {"process": tuple(host.listed["process"]), "mount": ()})
+        records, faults = reading.read_disk(RUNTIME, look)
+        infos = [each for each in records if each.type == "docker-info"]
+        assert faults == [] and [each.facts["whole"] for each in infos] == [whole], namespace
