@@ -81,7 +81,7 @@ def from_disk(runtime: Runtime, look: Look) -> Answer:
         more = [each for _, root in pairs for each in containerd.read_kept(look.host, root, runtime.namespaces, faults)]
         more += adrift(runtime, look, [*records, *more]) if not faults else []
         more.append(Record("whole", runtime.name, "disk", {"whole": not faults}))
-    return admitted(runtime, records) + more, faults
+    return admitted(runtime, doubted(runtime, look, records)) + more, faults
 
 
 # An id as nerdctl tells it to CNI.
@@ -149,6 +149,21 @@ def age_of(look: Look, path: str) -> float:
         return max(0.0, time.time() - os.lstat(look.host.path(path)).st_mtime)
     except OSError:
         return 0.0
+
+
+def doubted(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
+    """The records, where dockerd's store is the whole truth only if it has all containers that live. A dead dockerd was
+    perhaps told another one by its unit (Debian: DOCKER_OPTS in /etc/default/docker), and this one is of an older day.
+    """
+    infos = [each for each in records if each.type == "docker-info"]
+    known = {each.name for each in records if each.type == "docker"}
+    if not infos or any(each.facts["answered"] for each in infos):
+        return records
+    told = (shim_argv(each) for each in look.objects("process") if not each.facts["nested"] and not each.facts["uid"])
+    if all(each["id"] in known for each in told if each and each["namespace"] == runtime.namespaces[0]):
+        return records
+    rest = [each for each in records if each.type != "docker-info"]
+    return rest + [replace(each, facts={**each.facts, "whole": False}) for each in infos]
 
 
 def admitted(runtime: Runtime, records: list[Record]) -> list[Record]:
