@@ -249,18 +249,30 @@ class Explainer:
             others = [by_id.get(f"cgroup:{path}") for path in list(parents(facts["path"]))[1:]]
         elif obj.kind == "mount" and facts["host"]:
             others = [by_id.get(f"netns:{pinned_netns(obj)}")]  # it is unpinned, to end
-        elif obj.kind == "netns" and not facts["host"] and not facts["pins"]:
+        elif obj.kind == "netns" and not facts["host"]:
             living = [by_id.get(f"process:{pid}") for pid in facts["processes"]]
             owners = {owner.product if owner else "" for owner in (self.word(each)[0] for each in living if each)}
-            others = living[:1] if len(owners) == 1 and None not in living else []  # it ends with the last of these
+            # It ends with the last of these, and of its pins.
+            if len(owners) == 1 and None not in living and self.own_pins(facts["pins"], *owners):
+                others = living[:1]
         for other in filter(None, others):
             owner, action = self.word(other)
             ends = (Role.LIVE,) if obj.kind == "mount" else (Role.LIVE, Role.HELD)  # who holds it may have this pin
             if owner is not None and action is not None and owner.role in ends:
                 reason = f"goes with {other.kind} {other.key}: {owner.reason}"
                 said = (Evidence("kernel", f"goes with {other.kind} {other.key}"), *owner.evidence)
-                return replace(owner, reason=reason, evidence=said), replace(action, reason=reason)
+                told = replace(owner, object=obj, reason=reason, evidence=said)
+                return told, replace(action, object=obj, reason=reason)
         return None, None
+
+    def own_pins(self, pins: Sequence[str], product: str) -> bool:
+        """Whether all of these paths are in directories that are proven a product's own."""
+        return all(any((product, path) in self.directories for path in parents(pin)) for pin in pins)
+
+    @cached_property
+    def directories(self) -> set[tuple[str, str]]:
+        words = ((str(obj.facts["path"]), self.word(obj)[0]) for obj in self.survey.listed.get("file", ()))
+        return {(owner.product, path) for path, owner in words if owner is not None}
 
     def word(self, obj: Object) -> tuple[Claim | None, Action | None]:
         """Whose an object is by a proof, and what would be done with it."""
@@ -501,6 +513,8 @@ def own_names(obj: Object) -> set[str]:
         said |= {str(facts["chain"]), f"{facts['table']}/{facts['chain']}", f"{facts['table']} {facts['chain']}"}
     elif obj.kind == "unit":
         said.add(obj.key.removesuffix(".service"))
+    elif obj.kind in ("route", "address"):
+        said |= {str(facts.get("dst") or facts.get("address"))} - {"default"}
     elif obj.kind in ("sysctl", "account", "pool", "ovs", "apparmor", "bpf"):
         said.add(str(facts["name"]))
     return said

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from leftovers import sizes
 from leftovers.kinds import KINDS
 from leftovers.model import Action, Object, Outcome, Plan, Presence, Result, Verb
 
@@ -108,6 +109,8 @@ def grouped(actions: Sequence[Action], colour: Colour, everything: bool) -> list
         names = shortened([label(action.object) for action in group])
         if verb == Verb.KEEP.value and len(group) == 1:
             reason += f" ({printable('; '.join(said.text for said in group[0].evidence[:2]))})"
+        if advice.endswith("--data") and kind == "file":
+            names += f", {size}" if (size := sizes.words(action.object.key for action in group)) else ""
         lines.append(f"  {colour.word(verb)} {len(group):4} {TITLES[kind]}: {names}: {reason}{by_hand}")
     return lines
 
@@ -147,7 +150,7 @@ def removal_line(
     text = f"{title}: {sum(gone.values())} gone in {seconds:.1f} s" + (f" ({kinds})" if kinds else "")
     data = [action for action in kept if action.advice.endswith("--data")]
     if data:
-        paths = places([action.object.key for action in data])
+        paths = sized([action.object.key for action in data])
         text += f"; kept: {paths} ({data[0].reason.partition(':')[0]}; they go with: leftovers clean {name} --data)"
     remote = [action for action in kept if action.object.kind == "elsewhere"]
     for action in remote[:2]:
@@ -161,6 +164,12 @@ def removal_line(
     elif not unread:
         text += "; nothing is left"
     return text + (f"; NOT ALL could be read: leftovers scan {name}" if unread else "")
+
+
+def sized(paths: Sequence[str]) -> str:
+    """Where data is that stays, and how much."""
+    size = sizes.words(path for path in paths if path.startswith("/"))
+    return places(paths) + (f", {size}" if size else "")
 
 
 def places(paths: Sequence[str]) -> str:

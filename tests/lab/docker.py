@@ -105,8 +105,9 @@ def kill_daemon(m: Machine, *units: str) -> None:
         m.run(
             f"""
             systemctl daemon-reload
-            systemctl stop {unit}.socket 2>/dev/null || :
             systemctl kill --kill-whom=main -s KILL {unit}.service
+            # after the kill: stopping the socket first would stop the service in good order
+            systemctl stop {unit}.socket 2>/dev/null || :
             for i in $(seq 50); do systemctl -q is-active {unit}.service || break; sleep 0.1; done
             """
         )

@@ -216,6 +216,8 @@ def test_a_namespace_ends_with_who_lives_there(scene: Scene) -> None:
     scene.own(scene.process(63, "app", netns=90))
     scene.netns(90, 63, pins=("/run/netns/mine",))
     assert scene.one("90").product == "", "a pin keeps it"
+    scene.own(file(scene, "/run/netns"))
+    assert scene.one("90").product == "docker", "a pin of its own"
 
 
 def test_an_orphan_and_what_is_left_over(scene: Scene) -> None:
@@ -344,6 +346,17 @@ def test_what_depends_on_a_path(scene: Scene) -> None:
     assert [step.object.key for step in scene.one("/srv/disk").dependants] == ["loop3"]
     assert [step.object.key for step in scene.one("/srv/dir").dependants] == ["/srv/dir/sub"]
     assert scene.one("/dev/loop3").id == "loop:loop3"
+
+
+def test_a_route_and_an_address_by_what_they_are_for(scene: Scene) -> None:
+    facts = {"family": "ip", "dev": "veth1", "gateway": "", "hops": [], "metric": 0, "protocol": 4, "type": "unicast"}
+    scene.add("route", "ip table 254 10.1.64.2/32 metric 0", dst="10.1.64.2/32", table=254, **facts)
+    scene.add("route", "ip table 254 default metric 0", dst="default", table=254, **facts)
+    scene.add("address", "lo 10.0.1.1/32", dev="lo", address="10.0.1.1", label="lo:x", family="ip")
+    answer = scene.one("10.1.64.2/32")
+    assert answer.instance is not None and answer.instance.name == "web" and answer.product == ""
+    assert answer.chain[0].text == "it is on link veth1"
+    assert scene.one("10.0.1.1").id == "address:lo 10.0.1.1/32" and scene.ask("default") == []
 
 
 # -- firewall -----------------------------------------------------------------------------------------------------

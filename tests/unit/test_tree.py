@@ -47,6 +47,14 @@ def test_each_object_is_its_container_s_or_shared_and_nobody_s_is_nowhere() -> N
     assert len(ids) == len(set(ids))
 
 
+def test_what_goes_with_another_is_told_as_itself() -> None:
+    scene = many(0)
+    scene.own(scene.process(60, "aardvark-dns", netns=88))
+    scene.netns(88, 60)
+    assert [claim.object.id for claim in trunks(scene)["docker"].shared].count("process:60") == 1
+    assert "netns:88" in {claim.object.id for claim in trunks(scene)["docker"].shared}
+
+
 def test_an_administrator_s_link_in_a_container_is_shown_and_told_apart() -> None:
     scene = many(1)
     scene.pair("vethmine", "eth7", 1001)

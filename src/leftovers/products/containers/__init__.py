@@ -60,7 +60,7 @@ def product(runtime: Runtime, **different: Any) -> Product:
             claims.backed_below(path, "", "the device of a volume") for path in (runtime.directory, *runtime.beside)
         ),
         "apparmor": rules(runtime, firewall.profile),
-        "file": rules(runtime, *storage.RULES),
+        "file": rules(runtime, *storage.RULES, *docker.FILES),
         "account": (claims.reported(f"made for {runtime.title}"),),
         "sysctl": rules(runtime, setting),
     }

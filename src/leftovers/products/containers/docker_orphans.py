@@ -15,22 +15,23 @@ from dataclasses import replace
 from leftovers.claims import Case, Finding, Rule
 from leftovers.evidence import containerd
 from leftovers.model import Evidence, Object
-from leftovers.products.containers.docker import BRIDGE, DNAT, HAIRPIN
+from leftovers.products.containers.docker import BRIDGE, DNAT, HAIRPIN, PIN
 from leftovers.products.containers.names import Runtime, Tied, rules
 from leftovers.products.containers.processes import SCOPE
 from leftovers.products.containers.rivals import shim_argv
 
 __all__ = ["orphans"]
 
-# A sandbox's pin (osl/namespace_linux.go, GenerateKey); others are a swarm's.
-PIN = re.compile(r"[0-9a-f]{12}\Z")
 ID = re.compile(r"[0-9a-f]{64}")
 # A container's file system: by its own id in containerd's image store, by a layer's with a graph driver.
 LAYER = re.compile(
     r"/(?P<driver>overlay2|fuse-overlayfs|btrfs/subvolumes|zfs/graph)/(?P<layer>[0-9a-f]{64})(/merged)?\Z"
 )
 OWN = re.compile(r"/(?:rootfs/[a-z0-9-]+/(?P<one>[0-9a-f]{64})|containers/(?P<two>[0-9a-f]{64})/mounts/.+)\Z")
-ACCEPTED = re.compile(r"-d (?P<to>[0-9a-fA-F.:]+)/(?:32|128) ! -i \S+ (?:-o \S+ -p .* -j ACCEPT|-j DROP)\Z")
+ACCEPTED = re.compile(
+    r"-d (?P<to>[0-9a-fA-F.:]+)/(?:32|128) ! -i \S+ (?:-o \S+ -p (?P<proto>tcp|udp|sctp) -m (?:tcp|udp|sctp)"
+    r" --dport (?P<port>[0-9]+) -j ACCEPT|-j DROP)\Z"
+)
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -95,37 +96,61 @@ def container_of(runtime: Runtime, obj: Object, case: Case) -> str:
 def proxy(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A docker-proxy that passes on to an address that no container has."""
     argv = obj.facts["argv"]
-    if argv[:1] == [] or argv[0].rpartition("/")[2] != "docker-proxy" or "-container-ip" not in argv[:-1]:
+    if not argv or argv[0].rpartition("/")[2] != "docker-proxy":
         return None
-    address = argv[argv.index("-container-ip") + 1]
-    finding = unused(case, address)
-    if finding is None or case.process(obj.facts["ppid"]) is None:
-        return finding
-    return replace(finding, facts={"age": age(case, obj.facts["start"])})
+    told = dict(zip(argv[1:], argv[2:]))  # noqa: B905 - the last has no value
+    outer = ("at", str(told.get("-proto")), str(told.get("-host-port")))
+    finding = unused(case, str(told.get("-container-ip", "")), outer)
+    return replace(finding, facts={"age": age(case, obj.facts["start"])}) if finding is not None else None
 
 
-def unused(case: Case, address: str) -> Finding | None:
-    """The finding that no container that exists has an address."""
+# A port as ("at", protocol, port of the host), ("to", protocol, port of the container).
+Port = tuple[str, str, str]
+
+
+def unused(case: Case, address: str, port: Port | None = None) -> Finding | None:
+    """The finding that no container that exists has an address, or had it when it last ran, with that port."""
     known = there(case)
-    if known is None or not address or address in addresses(case):
+    if known is None or not address:
         return None
-    said = Evidence("api", f"none of Docker's {len(known)} containers has the address {address}")
+    user = addresses(case).get(address)
+    if user is not None and (not user or port is None or port in user):
+        return None
+    which = f"the address {address}" + (f" and publishes port {port[2]}" if port and user else "")
+    source = next(record.source for record in case.records_of("docker-info") if record.source != "ledger")
+    said = Evidence(source, f"none of Docker's {len(known)} containers has {which}")
     return Finding(f"the container with the address {address} is gone", (said,))
 
 
-def addresses(case: Case) -> set[str]:
-    """The addresses of all endpoints that may be a container's: of one that is there, or of nobody knows whom."""
+def addresses(case: Case) -> dict[str, set[Port]]:
+    """The addresses that a container has, or may have: nobody knows whose an endpoint is. One that does not run keeps
+    the word of that which it had, also when another has it by now: of it, the ports that it publishes."""
 
-    def make() -> set[str]:
+    def make() -> dict[str, set[Port]]:
         known = there(case) or {}
-        found = set()
+        runs: set[str] = set()
+        ports: dict[str, set[Port]] = {}
+        for record in case.records_of("docker"):
+            if record.source == "ledger":
+                continue
+            if record.facts["state"] == "running":
+                runs.add(record.name)
+            for each in record.facts["ports"]:
+                both = {("at", each["proto"], str(each["port"])), ("to", each["proto"], str(each["inner"]))}
+                ports.setdefault(record.name, set()).update(both)
+        found: dict[str, set[Port]] = {}
         for record in case.records_of("docker-endpoint"):
-            owner = record.facts["container"]
-            if record.source != "ledger" and (not owner or owner in known):
-                found |= {record.facts["address"], record.facts["address6"]}
+            owner = str(record.facts["container"])
+            if record.source == "ledger" or (owner and owner not in known):
+                continue
+            for address in filter(None, (record.facts["address"], record.facts["address6"])):
+                if not owner or owner in runs:
+                    found[address] = set()
+                elif found.get(address, {None}):
+                    found.setdefault(address, {("", "", "")}).update(ports.get(owner, set()))
         return found
 
-    found: set[str] = case.cached("docker.addresses", make)
+    found: dict[str, set[Port]] = case.cached("docker.addresses", make)
     return found
 
 
@@ -238,6 +263,12 @@ def file(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     top, _, name = obj.key.rpartition("/")
     if top.rpartition("/")[0] == runtime.runc and containerd.is_unique(name):
         return gone(case, name)
+    if top == runtime.netns:
+        # What is mounted there is looked at as a network namespace.
+        known = there(case)
+        if known is None or obj.facts["type"] != "file" or obj.facts["mounted"] or name in sandboxes(case):
+            return None
+        return Finding("nothing is pinned there", (Evidence("kernel", f"nothing is mounted at {obj.key}"),))
     return gone(case, sockets(runtime, case).get(name, "")) if top == "/run/containerd/s" else None
 
 
@@ -261,14 +292,17 @@ def sockets(runtime: Runtime, case: Case) -> dict[str, str]:
 def rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A rule for an address that no container has any more: of a published port, or to keep others out."""
     text = str(obj.facts.get("rule", ""))
-    match = None
-    if obj.facts["chain"] == "DOCKER":
-        match = DNAT.match(text) or ACCEPTED.match(text)
-    elif obj.facts["chain"] == "PREROUTING" and obj.facts["table"] == "raw":
-        match = ACCEPTED.match(text)
-    elif hairpin := HAIRPIN.match(text):
-        return unused(case, hairpin["one"])
-    return unused(case, match["to"]) if match and not match["to"].startswith("127.") else None
+    dnat = DNAT.match(text) if obj.facts["chain"] == "DOCKER" else None
+    if dnat:
+        return unused(case, dnat["to"], ("at", dnat["proto"], dnat["outer"]))
+    hairpin = HAIRPIN.match(text)
+    if hairpin:
+        return unused(case, hairpin["one"], ("to", hairpin["proto"], hairpin["port"]))
+    own = obj.facts["chain"] == "DOCKER" or (obj.facts["chain"], obj.facts["table"]) == ("PREROUTING", "raw")
+    match = ACCEPTED.match(text) if own else None
+    if match is None or match["to"].startswith("127."):
+        return None
+    return unused(case, match["to"], ("to", match["proto"], match["port"]) if match["port"] else None)
 
 
 RULES: dict[str, tuple[Tied, ...]] = {

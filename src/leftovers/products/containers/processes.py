@@ -18,6 +18,7 @@ from leftovers.products.containers.known import (
     relative,
     runs_own,
     unmounted,
+    usurper,
 )
 from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.rivals import shared, shim_argv
@@ -43,7 +44,7 @@ def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     told = shim_argv(obj)
     if obj.facts["nested"] or obj.facts["uid"] != 0 or told.get("address") not in addresses(runtime, case):
         return None
-    if runtime.namespaces and told["namespace"] not in runtime.namespaces:
+    if (runtime.namespaces and told["namespace"] not in runtime.namespaces) or (runtime.lets and usurper(case)):
         return None
     said = [Evidence("kernel", f"given -address {told['address']}")]
     for record in case.records_of("shim"):
@@ -303,7 +304,7 @@ def netns(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         said = Evidence("kernel", f"pinned at {placed[0]}")
     if said is None:
         return None
-    reason = "a pod's network namespace"
+    reason = f"a {runtime.unit}'s network namespace"
     foreign = [pid for pid in obj.facts["processes"] if not case.is_proven("process", str(pid))]
     strange = [
         pin

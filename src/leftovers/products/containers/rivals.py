@@ -91,6 +91,8 @@ def rival(runtime: Runtime, case: Case, what: str) -> str:
         for process in case.objects("process"):
             if process.facts["nested"] and not process.facts["our_net"]:
                 continue  # in a container, with a network of its own
+            if what == "docker" and process.facts["uid"] != 0:
+                continue  # a user's own Podman or Docker has nothing in the host's network
             name = real_exe(process).rpartition("/")[2]
             other = shim_argv(process).get("address", runtime.address) not in addresses(runtime, case)
             if name in names or (other and what in ("cni", "containerd") and network_of_cni(process)):

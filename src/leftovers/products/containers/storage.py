@@ -106,9 +106,11 @@ def on_itself(obj: Object, case: Case) -> bool:
 def host_pin(runtime: Runtime, obj: Object, case: Case) -> bool:
     """Whether that is dockerd's pin of the host's own network namespace, which no removal of a namespace undoes (moby
     libnetwork/osl/namespace_linux.go)."""
-    host = next((f"net:[{each.facts['inode']}]" for each in case.objects("netns") if each.facts["host"]), "")
     inner = relative(runtime, case, obj.facts["point"], runtime.netns) if runtime.netns else None
-    return inner == "default" and obj.facts["root"] == host
+    if inner != "default":
+        return False
+    host = next((f"net:[{each.facts['inode']}]" for each in case.objects("netns") if each.facts["host"]), "")
+    return bool(obj.facts["root"] == host)
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
         ),
         *(Directory(path, Role.DATA, "made for what is in it") for path in runtime.parents),
         *(Directory(path, Role.LIVE, shared_by) for path in (*RUN, *CNI)),
-        *(Directory(path, Role.DATA, shared_by) for path in (CONF if runtime.lets else ())),
+        *(Directory(path, Role.DATA, shared_by) for path in ((*CONF, *NRI) if runtime.lets else ())),
         *(Directory(path, Role.DATA, shared_by) for path in (*OPT, *LOGS)),
         *(Directory(path, role, f"{what}'s own directory") for path, what, role in PLUGINS),
         *(
@@ -313,8 +315,9 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     """A directory that is everybody's, in which nothing is left but the product's: it goes empty. The plugins' own
     counters and locks go with the last lease."""
     path, facts = obj.key, obj.facts
-    if runtime.shares and not runtime.lets and "cni" not in runtime.brings:
-        return None  # its landlord's, or who else's
+    # A tenant's own network is his; the rest is his landlord's, or who else's.
+    if runtime.shares and (usurper(case) if runtime.lets else "cni" not in runtime.brings):
+        return None
     network = path.rpartition("/")[0] == "/var/lib/cni/networks"
     namespace = path.rpartition("/")[0] == "/run/containerd/runc"
     if path not in (*RUN, *OPT, *CNI, *LOGS) and not network and not namespace:
@@ -352,6 +355,21 @@ def empty_conf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     said = Evidence("disk", "containerd makes it, and there is no file in it")
     more: dict[str, object] = {"facts": {"only_hollow": True}, "role": Role.DATA}
     return shared(runtime, obj, case, "cni", "a directory for CNI, empty", said, f"rmdir {obj.key}", **more)
+
+
+# Of containerd's NRI, since 2.0 (containerd/nri pkg/adaptation, DefaultSocketPath): of all containerds.
+NRI = ("/run/nri/nri.sock", "/run/nri")
+
+
+def nri(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    if not runtime.lets or obj.key not in NRI or usurper(case):
+        return None
+    directory = obj.key == NRI[1]
+    if obj.facts["type"] != ("directory" if directory else "socket") or (directory and left_over(case, obj)):
+        return None
+    said = Evidence("disk", "containerd makes it for its plugins")
+    more: dict[str, object] = {"facts": {"only_hollow": True} if directory else {}}
+    return shared(runtime, obj, case, "containerd", "of containerd's plugins", said, f"rm -d {obj.key}", **more)
 
 
 def left_over(case: Case, directory: Object) -> list[str]:
@@ -449,6 +467,9 @@ def ground(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
                 return Finding(reason, (said, doubt), False, Role.ADMIN, advice=f"ls -A {obj.key}")
             name = obj.key.rpartition("/")[2]
             if obj.key == f"{where}/{name}" and re.fullmatch(marker.names, name):
+                top = case.claims.get(f"file:{where}")
+                if marker.whole and top is not None and top.proven and top.role is marker.role:
+                    return None  # it goes, or stays, with that
                 if obj.facts["type"] == "symlink" and "/" in obj.facts["target"]:
                     return None  # the product's lead to what is beside them
                 link = obj.facts["type"] == "symlink" and obj.facts["target"] == (*marker.files, "")[0]
@@ -523,5 +544,5 @@ RULES = (
         parent,
         shared_directory,
     ),
-    *(firewall, empty_conf),
+    *(firewall, empty_conf, nri),
 )

@@ -294,16 +294,19 @@ def read_owners(user: User, look: Look) -> Answer:
 def instances(user: User, case: Case) -> list[Instance]:
     """The user's containers that run, by their monitors: what is in his store is not read for him."""
     found: dict[str, Instance] = {}
-    groups = list(case.proven("cgroup"))
+    groups: dict[str, list[str]] = {}
+    for group in case.proven("cgroup"):
+        match = CGROUP.match(group.key.rpartition("/")[2])
+        if match:
+            groups.setdefault(match["id"], []).append(group.id)
     for process in case.proven("process"):
         given = conmon_argv(process) if real_exe(process).rpartition("/")[2] == "conmon" else {}
         if not given or given["id"] in found:
             continue
         id, argv = given["id"], process.facts["argv"]
         name = next((value for option, value in zip(argv, argv[1:]) if option in ("-n", "--name")), "")  # noqa: B905
-        own = [group.id for group in groups if f"-{id}." in f"{group.key.rpartition('/')[2]}."]
         said = Evidence("kernel", f"pid {process.key} is its monitor")
-        ties = (process.id, *own)
+        ties = (process.id, *groups.get(id, ()))
         found[id] = Instance(case.product, id, name or id[:12], said, state="running", ties=ties)
     return list(found.values())
 
