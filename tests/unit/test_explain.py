@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -12,10 +13,11 @@ from test_relations import HOME, Things
 
 from leftovers import telling
 from leftovers.explain import Answer, Explainer, State
+from leftovers.host import Host
 from leftovers.model import Claim, Evidence, Instance, Object, Presence, Role, Scope
 from leftovers.report import Colour
 from leftovers.survey import Survey
-from leftovers.ways import Ways
+from leftovers.ways import HostWays, Ways
 
 PROOF = (Evidence("kernel", "seen to be so"),)
 ID = "ab" * 32
@@ -386,6 +388,27 @@ def test_chains_and_tables_by_their_names(scene: Scene) -> None:
 # -- telling ------------------------------------------------------------------------------------------------------
 
 HOSTILE = "\x1b[2J\n\r\x9b31m\u202e"
+
+
+def test_what_no_file_can_be_called_is_not_there(scene: Scene) -> None:
+    scene.ways = HostWays(Host(), {})
+    asking = scene.explainer()
+    for asked in ("/" + "a" * 300, "a" * 300, "/a" * 3000, "/\N{PILE OF POO}" * 64 + "\N{PILE OF POO}" * 64):
+        assert asking.explain(asked) == [], asked
+
+
+def test_a_path_that_may_not_be_asked_for_is_told_by_what_it_is_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc/PID/root of a process that may not be traced: realpath(3) raises, and that was a traceback."""
+
+    def refused(path: str) -> str:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os.path, "realpath", refused)
+    scene.ways = HostWays(Host(), {})
+    (answer,) = scene.explainer().explain("/etc/x")
+    assert answer.state is State.UNKNOWN or answer.state is State.KEPT
 
 
 def test_names_cannot_talk_to_the_terminal_nor_make_lines() -> None:

@@ -13,6 +13,7 @@ from leftovers.claims import Case, Finding
 from leftovers.model import Evidence, Object, Role
 from leftovers.products.containers.known import located, trace
 from leftovers.products.containers.names import Runtime
+from leftovers.products.containers.network import in_networks
 from leftovers.products.containers.rivals import shared
 
 __all__ = ["FILES", "LINKS", "XTABLES", "mounts"]
@@ -125,7 +126,10 @@ def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         if match and any(network.startswith(match["id"]) for network in record.facts["networks"]):
             said = Evidence(record.source, f"container {record.facts['name'] or record.name[:12]} is in that network")
     reason = "a bridge of Docker's"
-    if match and said is None and len(ports) > len(foreign):
+    # dockerd's chains are the same for all who run one, so they say whose it is only where there is no other.
+    by_chain = known is not None and said is known.evidence and said.source == "kernel"
+    if match and (said is None or by_chain) and len(ports) > len(foreign):
+        by_chain = False
         said = Evidence("kernel", f"its port {next(link.key for link in ports if link.key not in foreign)} is ours")
     if match and said is None:
         doubt = Evidence("kernel", "named for the id of a network, as others name theirs")
@@ -133,7 +137,17 @@ def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if foreign:
         held = (Evidence("kernel", f"has the port {foreign[0]}, which is not the product's"),)
         return Finding(f"{reason}, which somebody else uses too", held, role=Role.HELD, advice=advice)
-    if said is not None and obj.key not in BRIDGES:
+    if not match and known and known.subnets:
+        strange = [each for each in facts["addresses"] if not in_networks([each], (*known.subnets, "fe80::/10"))]
+        own = [each for each in facts["addresses"] if in_networks([each], known.subnets)]
+        if strange:
+            other = Evidence("kernel", f"has the address {strange[0]}, which is not that network's")
+            return Finding(f"{reason}, which somebody else uses too", (other,), role=Role.HELD, advice=advice)
+        if not own and known.evidence.source != "api" and obj.key not in BRIDGES:
+            # An older word of a name that people give: it may be another bridge by now.
+            doubt = Evidence("kernel", "has no address of that network")
+            return Finding(f"perhaps {reason}", (doubt, known.evidence), False, Role.ADMIN, advice=advice)
+    if said is not None and obj.key not in BRIDGES and not by_chain:
         return Finding(reason, (said,))
     named = said or Evidence("kernel", "the name that only dockerd gives")
     return shared(runtime, obj, case, "docker", reason, named, advice)
@@ -321,8 +335,11 @@ def port_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     said = published(case).get(wanted)
     if said is None and hairpin:
         said = endpoints(case).get(hairpin["one"])
+    reason = "a rule for a published port of Docker's"
+    if said is not None and said.source == "kernel":
+        return shared(runtime, obj, case, "docker", reason, said, deletion(obj))  # its chains are any dockerd's
     if said is not None:
-        return Finding("a rule for a published port of Docker's", (said,))
+        return Finding(reason, (said,))
     doubt = Evidence("kernel", "as dockerd writes it, for no port that is known")
     return Finding("perhaps a rule of Docker's", (doubt,), False, Role.ADMIN, advice=deletion(obj))
 

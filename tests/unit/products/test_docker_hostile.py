@@ -1,0 +1,89 @@
+"""Docker beside another dockerd, beside words that are out of date, and beside things of others that only look like
+its own: what must survive."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_docker_rules import GONE, ID, Docker
+from test_docker_snap_rules import Docker as Snap
+
+from leftovers.host import Host
+from leftovers.kinds.kind import Look
+from leftovers.model import Role, Scope
+from leftovers.products.containers import reading
+from leftovers.products.docker import RUNTIME
+from unit.evidence.bolt_file import Writer
+
+
+@pytest.fixture
+def host() -> Docker:
+    return Docker()
+
+
+def test_chains_that_two_dockerds_share_do_not_say_whose_a_bridge_is() -> None:
+    """The snap goes; Debian's stays, with a network that no container is in now, and a published port."""
+    for other in (True, False):
+        host = Snap()
+        host.container()
+        host.link("br-0badcafe0bad", "bridge", addresses=["172.19.0.1"])
+        host.rule("DOCKER-ISOLATION-STAGE-2", "-o br-0badcafe0bad -j DROP")
+        host.rule("DOCKER", "! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80", "nat")
+        hairpin = host.rule(
+            "POSTROUTING", "-s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE", "nat"
+        )
+        if other:
+            host.process(30, "/usr/sbin/dockerd", "dockerd")
+        assert ({"link:br-0badcafe0bad", hairpin.id} <= host.gone()) is not other
+        assert bool({"link:br-0badcafe0bad", hairpin.id} & host.gone()) is not other
+
+
+def test_a_network_that_is_written_down_is_its_own_also_beside_another_dockerd(host: Docker) -> None:
+    host.file("/run/docker")
+    host.file("/snap/docker/current")
+    host.network("br-1234567890ab")
+    host.link("br-1234567890ab", "bridge")
+    host.link("br-0badcafe0bad", "bridge")
+    host.rule("DOCKER-ISOLATION-STAGE-2", "-o br-1234567890ab -j DROP")
+    host.rule("DOCKER-ISOLATION-STAGE-2", "-o br-0badcafe0bad -j DROP")
+    assert {id for id in host.gone() if "link:" in id} == {"link:br-1234567890ab"}
+    assert host.ask()["link:br-0badcafe0bad"].role is Role.ADMIN
+
+
+def test_a_name_that_people_give_is_only_docker_s_with_docker_s_address(host: Docker) -> None:
+    """docker-ce's purge keeps its store; after a boot somebody has made bridges of such names for himself."""
+    host.file("/run/docker")
+    for number, name in enumerate(("mybr0", "mybr1", "mybr2", "mybr3")):
+        host.network(name, id=f"{number}" * 64, subnets=[f"172.2{number}.0.0/16", f"fd00:{number}::/64"])
+    host.network("docker0", id="e" * 64, default=True, subnets=["172.17.0.0/16"])
+    host.network("mybr4", "api", id="4" * 64, subnets=["172.24.0.0/16"])  # of no address: --internal, isolated
+    host.link("mybr0", "bridge", addresses=["172.20.0.1", "fd00:0::1", "fe80::1"])
+    host.link("mybr1", "bridge", addresses=["192.0.2.1"])
+    host.link("mybr2", "bridge", addresses=["172.22.0.1", "192.0.2.2"])
+    host.link("mybr3", "bridge")
+    host.link("mybr4", "bridge")
+    host.link("docker0", "bridge", addresses=["172.17.0.1", "192.0.2.3"])
+    assert {id for id in host.gone() if "link:" in id} == {"link:mybr0", "link:mybr4"}
+    claims = host.ask()
+    assert claims["link:docker0"].role is Role.HELD
+    assert claims["link:mybr1"].advice == "ip link delete mybr1" and not claims["link:mybr3"].proven
+
+
+def test_a_store_that_lacks_who_lives_is_not_the_whole_truth(host: Docker, tmp_path: Path) -> None:
+    """dockerd died, with live-restore; its unit told it a data-root, and the store at the usual place is an old one."""
+    store = tmp_path / "var/lib/docker"
+    (store / "network/files").mkdir(parents=True)
+    (store / "network/files/local-kv.db").write_bytes(Writer().file({}))
+    known = store / "containers" / ID
+    known.mkdir(parents=True)
+    (known / "config.v2.json").write_text(json.dumps({"ID": ID, "Name": "/web"}))
+    host.shim(10)
+    for stranger, namespace, whole in (("", "", True), (GONE, "plugins.moby", True), (GONE, "moby", False)):
+        if stranger:
+            host.shim(12, stranger, namespace=namespace)
+        look = Look(Host(str(tmp_path)), Scope(), {"process": tuple(host.listed["process"]), "mount": ()})
+        records, faults = reading.read_disk(RUNTIME, look)
+        infos = [each for each in records if each.type == "docker-info"]
+        assert faults == [] and [each.facts["whole"] for each in infos] == [whole], namespace
