@@ -260,13 +260,17 @@ def of_container(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 def of_member(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """What a shared containerd has of one of the product's containers, in directories named for it."""
-    if not runtime.known or obj.facts["type"] != "directory" or not holds(runtime, case, obj.key):
+    if not runtime.known or obj.facts["type"] != "directory":
         return None
-    for namespace, id in members(runtime, case):
-        if obj.key.endswith(id) and obj.key in kept(runtime, namespace, id):
-            said = Evidence("disk", f"is named for {id[:12]}, a container of {runtime.title}")
-            return Finding("what containerd keeps of a container", (said,))
-    return None
+
+    def make() -> dict[str, str]:
+        return {path: id for namespace, id in members(runtime, case) for path in kept(runtime, namespace, id)}
+
+    id = case.cached("containers.kept", make).get(obj.key)
+    if id is None:
+        return None
+    said = Evidence("disk", f"is named for {id[:12]}, a container of {runtime.title}")
+    return Finding("what containerd keeps of a container", (said,))
 
 
 def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
