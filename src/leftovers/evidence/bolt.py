@@ -1,4 +1,4 @@
-"""What is in a BoltDB file: keys and values, by bucket (bbolt internal/common/{meta,page,bucket}.go; db.go, getPageSize).
+"""What is in a BoltDB file: keys and values, by bucket (bbolt internal/common; db.go, getPageSize; bucket.go).
 
 Only read, and without its lock, which the daemon that has it open never gives up. bbolt writes pages that its last
 committed meta page does not reach, and then the older of the two meta pages; so a copy is one state of the database if

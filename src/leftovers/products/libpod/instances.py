@@ -12,7 +12,7 @@ from leftovers.products.libpod.known import id_below, scope
 
 
 def instances(case: Case) -> list[Instance]:
-    """All containers that db.sql has at this look."""
+    """All containers that Podman's database has at this look."""
     spaces = {pin: space.id for space in case.objects("netns") for pin in space.facts["pins"]}
     ties: dict[str, list[str]] = {}
     for conmon in case.records_of("conmon"):
@@ -30,7 +30,7 @@ def instances(case: Case) -> list[Instance]:
             own.append(f"process:{facts['pid']}")
         if facts["netns"] in spaces:
             own.append(spaces[facts["netns"]])
-        said = Evidence(record.source, f"db.sql has the container {facts['name']}")
+        said = Evidence(record.source, f"Podman has the container {facts['name']}")
         found.append(
             Instance(
                 *(case.product, record.name, facts["name"] or record.name[:12], said),
@@ -55,16 +55,12 @@ def existing(case: Case) -> set[str] | None:
         stores = [record for record in case.records_of("podman-store") if record.source == "disk"]
         if not database or not all(record.facts["whole"] for record in (*database, *stores)):
             return None
-        if any(not database_of(database, store.name) for store in stores):
+        if not {store.name for store in stores} <= {record.facts["store"] for record in database}:
             return None
         return {record.name for record in (*current(case), *stored(case))}
 
     ids: set[str] | None = case.cached("libpod.existing", make)
     return ids
-
-
-def database_of(databases: list[Record], graph: str) -> bool:
-    return any(record.name == f"{graph}/db.sql" for record in databases)
 
 
 def stored(case: Case) -> list[Record]:
@@ -77,7 +73,7 @@ def gone(case: Case, id: str, **facts: float) -> Finding | None:
     ids = existing(case)
     if ids is None or not id or id in ids:
         return None
-    said = Evidence("disk", f"neither db.sql nor containers.json has {id[:12]}")
+    said = Evidence("disk", f"neither Podman's database nor containers.json has {id[:12]}")
     return Finding(f"its container {id[:12]} is gone", (said,), facts=facts)
 
 
@@ -129,7 +125,7 @@ def netns(obj: Object, case: Case) -> Finding | None:
     named = {record.facts["netns"] for record in current(case)}
     if not obj.facts["pins"] or any(pin in named or not libpod.is_pin(pin) for pin in obj.facts["pins"]):
         return None
-    said = Evidence("disk", f"db.sql has no container with {obj.facts['pins'][0]}, and nobody who is lives in it")
+    said = Evidence("disk", f"Podman has no container with {obj.facts['pins'][0]}, and nobody who is lives in it")
     return Finding("no container has it", (said,))
 
 

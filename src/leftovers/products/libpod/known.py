@@ -23,7 +23,7 @@ def containers(case: Case) -> dict[str, Evidence]:
         strange = {record.name for record in case.records_of("stored") if record.facts["by"] == "crio"}
         found: dict[str, Evidence] = {}
         for record in case.records_of("podman"):
-            said = f"db.sql has the container {record.facts['name'] or record.name[:12]}"
+            said = f"Podman has the container {record.facts['name'] or record.name[:12]}"
             found.setdefault(record.name, Evidence(record.source, said))
         for record in case.records_of("conmon"):
             if not record.facts["uid"]:
@@ -54,7 +54,7 @@ def pods(case: Case) -> dict[str, Evidence]:
     def make() -> dict[str, Evidence]:
         found = {}
         for record in case.records_of("podman-pod"):
-            said = f"db.sql has the pod {record.facts['name'] or record.name[:12]}"
+            said = f"Podman has the pod {record.facts['name'] or record.name[:12]}"
             found[record.name] = Evidence(record.source, said)
         return found
 
