@@ -8,7 +8,8 @@ import time
 from leftovers.claims import Case, Finding
 from leftovers.evidence import libpod
 from leftovers.model import Evidence, Instance, Object, Record
-from leftovers.products.libpod.known import id_below, scope
+from leftovers.products.libpod.known import id_below, runtimes, scope
+from leftovers.products.libpod.processes import conmons
 
 
 def instances(case: Case) -> list[Instance]:
@@ -79,17 +80,14 @@ def gone(case: Case, id: str, **facts: float) -> Finding | None:
 
 def process(obj: Object, case: Case) -> Finding | None:
     age = {"age": seconds} if (seconds := age_of(obj)) else {}
-    for record in case.records_of("conmon"):
-        if record.name == obj.key and record.facts["start"] == obj.facts["start"]:
-            return gone(case, record.facts["id"], **age)
+    record = conmons(case).get(obj.key)
+    if record is not None and record.facts["start"] == obj.facts["start"]:
+        return gone(case, record.facts["id"], **age)
     id = scope(obj.facts["cgroup"])
     if id:
         return gone(case, id, **age)
-    parent = case.process(obj.facts["ppid"])
-    for record in case.records_of("conmon"):
-        if parent is not None and record.name == parent.key:
-            return gone(case, record.facts["id"], **age)
-    return None
+    record = conmons(case).get(str(obj.facts["ppid"]))
+    return gone(case, record.facts["id"], **age) if record is not None else None
 
 
 def age_of(process: Object) -> float:
@@ -108,10 +106,8 @@ def mount(obj: Object, case: Case) -> Finding | None:
 
 
 def file(obj: Object, case: Case) -> Finding | None:
-    for record in case.records_of("runtime"):
-        if record.facts["path"] == obj.key and record.source == "disk":
-            return gone(case, record.facts["id"])
-    return None
+    record = runtimes(case).get(obj.key)
+    return gone(case, record.facts["id"]) if record is not None else None
 
 
 def netns(obj: Object, case: Case) -> Finding | None:

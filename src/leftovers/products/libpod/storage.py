@@ -10,7 +10,7 @@ from leftovers.evidence import libpod
 from leftovers.model import Evidence, Object, Presence, Record, Role
 from leftovers.mountinfo import below
 from leftovers.products.containers.storage import on_itself
-from leftovers.products.libpod.known import containers, id_below, rival, sharer, trace
+from leftovers.products.libpod.known import containers, id_below, rival, runtimes, sharer, trace
 from leftovers.products.libpod.names import (
     CACHE,
     CNI,
@@ -52,7 +52,10 @@ def mount(obj: Object, case: Case) -> Finding | None:
         asked = (Evidence("disk", f"{obj.facts['configured']} asks for a mount there"),)
         return Finding("a mount that the administrator configured", asked, role=Role.ADMIN)
     said = Evidence("kernel", f"mounted at {point} ({obj.facts['fstype']}, {obj.facts['source']})")
-    copies = {record.name: record for record in case.records_of("copies") if record.source != "ledger"}
+    copies: dict[str, Record] = case.cached(
+        "libpod.copies",
+        lambda: {record.name: record for record in case.records_of("copies") if record.source != "ledger"},
+    )
     if not obj.facts["host"] and str(obj.facts["ns"]) in copies:
         facts = copies[str(obj.facts["ns"])].facts
         where = Evidence("kernel", f"in the namespaces of pid {facts['pid']}, of uid {facts['uid']}")
@@ -181,10 +184,10 @@ def cni_lock(obj: Object, case: Case) -> Finding | None:
 
 def of_container(obj: Object, case: Case) -> Finding | None:
     """What crun or runc keep of one container."""
-    for record in case.records_of("runtime"):
-        if record.facts["path"] == obj.key and record.name == obj.key and record.facts["id"] in containers(case):
-            return Finding("what the runtime keeps of a container", (containers(case)[record.facts["id"]],))
-    return None
+    record = runtimes(case).get(obj.key)
+    if record is None or record.facts["id"] not in containers(case):
+        return None
+    return Finding("what the runtime keeps of a container", (containers(case)[record.facts["id"]],))
 
 
 def settings(obj: Object, case: Case) -> Finding | None:
