@@ -60,7 +60,10 @@ def orphans(survey: Survey, products: Sequence[str], old: Callable[[Claim], bool
                 verb, reason = Verb.KEEP, f"{reason}; {others[0].product} says: {others[0].reason}"
             elif not old(claim):
                 verb, reason = Verb.KEEP, f"{reason}{TOO_YOUNG}"
-            actions.append(Action(verb, claim.object, claim.product, reason, claim.evidence, claim.rank))
+            elif not claim.proven:
+                verb, reason = Verb.KEEP, f"not proven: {reason}"
+            advice = claim.advice if verb is Verb.KEEP else ""
+            actions.append(Action(verb, claim.object, claim.product, reason, claim.evidence, claim.rank, advice))
     return ordered(survey, products, actions)
 
 
