@@ -14,7 +14,7 @@ from leftovers.host import Host
 from leftovers.model import Deadline, Record, Role
 from leftovers.products.containers import Runtime, product
 from leftovers.products.containers.docker import mounts
-from leftovers.products.containers.docker_orphans import orphans
+from leftovers.products.containers.docker_orphans import orphans, read_layers
 from leftovers.products.containers.names import TASKS
 from leftovers.products.containers.processes import SHIM
 
@@ -81,8 +81,9 @@ PRODUCT = product(
     accounts=("group docker",),
     sysctls=("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"),
     companions=("containerd",),
-    orphans=orphans(RUNTIME),
     stop=stop,
     start=daemon.start,
     instance_processes=(SHIM,),
+    readers=(read_layers,),
+    orphans=orphans(RUNTIME),
 )
