@@ -538,8 +538,6 @@ def read_store(runtime: Runtime, look: Look, store: str) -> Answer:
     records, faults = docker.read(look.host, settings, bool(own))
     pins = files.entries(look.host, runtime.netns, "", [])
     records += [Record("pin", f"{runtime.netns}/{name}", "disk", {}) for name, inner in pins if not inner]
-    for path in docker_store.roots(look.host, settings.root):
-        records += layers(look, path, faults)
     for record in list(records):
         facts = record.facts
         if record.type == "docker-network" and facts["driver"] in NETWORKS and not facts["default"]:
@@ -548,18 +546,6 @@ def read_store(runtime: Runtime, look: Look, store: str) -> Answer:
             running = {"running": facts["state"] == "running", "ephemeral": facts["auto_remove"]}
             records.append(Record("instance", record.name, record.source, running))
     return records, faults
-
-
-def layers(look: Look, root: str, faults: list[str]) -> list[Record]:
-    """Records "docker-layer", named by the directory of a container's file system (facts: container), also of those
-    containers that are not in the store any more."""
-    records = []
-    for driver in files.directories(look.host, root, "image", faults):
-        for id in files.directories(look.host, root, f"image/{driver}/layerdb/mounts", faults):
-            name = docker_store.layer(look.host, root, driver, id, faults) if containerd.is_unique(id) else ""
-            if name:
-                records.append(Record("docker-layer", name, "disk", {"container": id}))
-    return records
 
 
 STORES = (docker_store.read, docker_network.read)
