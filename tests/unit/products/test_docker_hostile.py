@@ -87,3 +87,30 @@ def test_a_store_that_lacks_who_lives_is_not_the_whole_truth(host: Docker, tmp_p
         records, faults = reading.read_disk(RUNTIME, look)
         infos = [each for each in records if each.type == "docker-info"]
         assert faults == [] and [each.facts["whole"] for each in infos] == [whole], namespace
+
+
+@pytest.mark.parametrize(
+    ("line", "daemon", "unit", "role"),
+    [
+        ("00000002 00000000 00010000 0001 01 4711 /run/docker.sock", False, False, Role.HELD),
+        ("00000002 00000000 00010000 0001 01 4711 /var/run/docker.sock", False, False, Role.HELD),
+        ("00000002 00000000 00010000 0001 01 4711 /run/docker.sock", True, False, Role.LIVE),
+        ("00000002 00000000 00010000 0001 01 4711 /run/docker.sock", False, True, Role.LIVE),  # docker.socket
+        ("00000003 00000000 00000000 0001 03 4711 /run/docker.sock", False, False, Role.LIVE),  # a dead connection
+        ("00000002 00000000 00010000 0001 01 4711 /run/docker.sock2", False, False, Role.LIVE),
+        ("00000002 00000000 garbage", False, False, Role.LIVE),
+    ],
+)
+def test_a_socket_that_somebody_else_serves_by_now_stays(
+    host: Docker, tmp_path: Path, line: str, daemon: bool, unit: bool, role: Role
+) -> None:
+    (tmp_path / "proc/net").mkdir(parents=True)
+    (tmp_path / "proc/net/unix").write_text(f"Num RefCount Protocol Flags Type St Inode Path\n0000: {line}\n")
+    look = Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
+    host.records += reading.read_listeners(RUNTIME, look)[0]
+    host.process(20, "/usr/bin/dockerd" if daemon else "/usr/bin/socat", "dockerd")
+    if unit:
+        facts = {"unit": "docker.socket", "load": "not-found", "active": "active", "sub": "listening", "file": ""}
+        host.add("unit", "docker.socket", ("docker.socket",), **facts, stands=False, cgroup="", pid=0)
+    host.file("/run/docker.sock", "socket")
+    assert host.ask()["file:/run/docker.sock"].role is role
