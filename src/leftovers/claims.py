@@ -211,8 +211,8 @@ def attribute(
             alone = ask(claim.object, case, (orphans or {}).get(claim.object.kind, ()))
             if alone is not None and alone.proven:
                 said = (*alone.evidence, *claim.evidence)
-                age = float(alone.facts.get("age", 0.0))
-                case.claims[id] = replace(claim, orphan=alone.reason, age=age, evidence=said)
+                age, other = float(alone.facts.get("age", 0.0)), str(alone.facts.get("collector", ""))
+                case.claims[id] = replace(claim, orphan=alone.reason, age=age, collector=other, evidence=said)
     return case.claims
 
 

@@ -267,10 +267,12 @@ class Explainer:
 
     def own_pins(self, pins: Sequence[str], product: str) -> bool:
         """Whether all of these paths are in directories that are proven a product's own."""
-        files = self.survey.listed.get("file", ()) if pins else ()
-        words = ((str(obj.facts["path"]), self.word(obj)[0]) for obj in files)
-        own = [path for path, owner in words if owner is not None and owner.product == product]
-        return all(any(below(pin, path) for path in own) for pin in pins)
+        return all(any((product, path) in self.directories for path in parents(pin)) for pin in pins)
+
+    @cached_property
+    def directories(self) -> set[tuple[str, str]]:
+        words = ((str(obj.facts["path"]), self.word(obj)[0]) for obj in self.survey.listed.get("file", ()))
+        return {(owner.product, path) for path, owner in words if owner is not None}
 
     def word(self, obj: Object) -> tuple[Claim | None, Action | None]:
         """Whose an object is by a proof, and what would be done with it."""
@@ -511,6 +513,8 @@ def own_names(obj: Object) -> set[str]:
         said |= {str(facts["chain"]), f"{facts['table']}/{facts['chain']}", f"{facts['table']} {facts['chain']}"}
     elif obj.kind == "unit":
         said.add(obj.key.removesuffix(".service"))
+    elif obj.kind in ("route", "address"):
+        said |= {str(facts.get("dst") or facts.get("address"))} - {"default"}
     elif obj.kind in ("sysctl", "account", "pool", "ovs", "apparmor", "bpf"):
         said.add(str(facts["name"]))
     return said

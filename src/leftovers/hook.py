@@ -101,6 +101,8 @@ def at_stake(scene: Scene, name: str, mode: str) -> str:
     parts = f"{amount(view.running, 'running instance')} and {amount(view.networks, 'network')} of {title}"
     if mode != "report":
         kept = f"; kept: {report.sized(view.kept)}" if view.kept else ""
+        if view.deleted:
+            kept = f"; its own purge deletes {report.sized(view.deleted)}{kept}"
         there = "".join(f"; {report.printable(each)}" for each in view.elsewhere[:2])
         if load(name).tenants and not (view.running or view.networks or kept):
             return ""  # all that is in it is told with those whose it is

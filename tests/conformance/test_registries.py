@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from leftovers import kinds, products
+from leftovers.claims import Case
 from leftovers.kinds import KINDS, Kind, survey_order
 from leftovers.kinds.routes import wanted
-from leftovers.model import Role, Verb
+from leftovers.model import Presence, Role, Verb
 from leftovers.products import NAMES, Product, load
 
 SOURCE = Path(inspect.getfile(kinds)).parents[1]
@@ -78,6 +79,12 @@ def test_a_product(product: Product) -> None:
     assert all(wanted(text) for text in product.routes)
     assert set(product.companions) <= set(NAMES) - {product.name}
     assert (product.stop is None) == (product.start is None), "what was stopped in vain is started again"
+
+
+@pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
+def test_a_product_has_no_containers_on_a_host_without_any(product: Product) -> None:
+    if product.instances is not None:
+        assert list(product.instances(Case(product.name, Presence.INSTALLED, {}))) == []
 
 
 def test_no_file_or_package_is_that_of_two_products() -> None:

@@ -145,3 +145,64 @@ def test_beside_k3s_only_what_is_surely_its_own_goes(capsys: pytest.CaptureFixtu
     leftovers("clean", "kubernetes", "--yes")
     assert "/usr/local/bin/k3s is there" in capsys.readouterr().out
     assert_same(look(), before)
+
+
+@private
+def test_orphans_of_pods_that_are_gone_beside_some_that_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """containerd was killed between CNI's answer and its own record, or its pods' processes were killed with the shims
+    while it was away: pins, pairs, leases, results and chains stay, and it knows nothing of them."""
+    prepare()
+    overlay("/usr/bin")
+    write("/usr/bin/kubelet")  # it stays, too
+    kubernetes()
+    flags = 'KUBELET_KUBEADM_ARGS="--container-runtime-endpoint=unix:///run/containerd/containerd.sock"\n'
+    with open(f"{KUBELET}/kubeadm-flags.env", "w") as file:
+        file.write(flags)
+    others = like.admin(KUBEADM.address)
+    write("/var/lib/cni/networks/cbr0/10.1.64.9", f"{WEB.sandbox}\r\neth0")  # its second address
+    before = look()
+    lost = [abandon(number) for number in range(3)]
+    capsys.readouterr()
+    leftovers("scan", "--orphans", "--older-than", "0", "kubernetes", "--json")
+    found = {item["id"]: item["action"] for item in json.loads(capsys.readouterr().out)["objects"]}
+    wanted = {id for each in lost for id in each}
+    assert set(found) == wanted and set(found.values()) == {"remove"}
+    assert leftovers("clean", "--orphans", "--older-than", "0", "--yes", "kubernetes") == 0, capsys.readouterr().out
+    assert_same(look(), before)
+    assert all(process.poll() is None for process in others.values())
+    assert sh("cat", f"/proc/{like.pid_of(WEB)}/comm").strip() == "sleep"
+    capsys.readouterr()
+    assert leftovers("clean", "--orphans", "--older-than", "0", "--yes", "kubernetes") == 0
+    assert_same(look(), before)
+
+
+def abandon(number: int) -> set[str]:
+    """What a pod leaves of which nothing else is left. Returns the ids of its objects."""
+    pod = Pod(KUBEADM, f"lost-{number}")
+    sh("ip", "netns", "add", pod.pin)
+    inode = os.stat(f"/run/netns/{pod.pin}").st_ino
+    link, address = f"vethlost{number}", f"10.1.64.{20 + number}"
+    sh("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", pod.pin)
+    like.published(pod)
+    write("/var/lib/cni/networks/cbr0/10.1.64.2", f"{WEB.sandbox}\r\neth0")  # the address that it gives to all
+    path = f"/var/lib/cni/results/cbr0-{pod.sandbox}-eth0"
+    with open(path) as file:
+        entry = json.load(file)
+    entry["cniArgs"] = [
+        ["K8S_POD_NAMESPACE", "default"],
+        ["K8S_POD_NAME", pod.name],
+        ["K8S_POD_INFRA_CONTAINER_ID", pod.sandbox],
+    ]
+    entry["result"] = {"interfaces": [{"name": link}]}
+    with open(path, "w") as file:
+        json.dump(entry, file)
+    lease = f"/var/lib/cni/networks/cbr0/{address}"
+    write(lease, f"{pod.sandbox}\r\neth0")
+    rules = [
+        line
+        for line in sh("iptables-nft-save", "-t", "nat").splitlines()
+        if pod.chain("CNI-") in line or pod.chain("CNI-DN-") in line
+    ]
+    said = {f"xtables:ip nft nat {line}" for line in rules if line.startswith("-A")}
+    said |= {f"xtables:ip nft nat -N {pod.chain(prefix)}" for prefix in ("CNI-", "CNI-DN-")}
+    return {f"netns:{inode}", f"link:{link}", f"file:{path}", f"file:{lease}", *said}

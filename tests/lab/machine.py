@@ -172,8 +172,8 @@ RECIPES = {
                 *("libgpgme11", "libyajl2"),
             ),
             (
-                ("podman", "netavark", "aardvark-dns", "catatonit"),
-                ("podman", "containernetworking-plugins", "golang-github-containernetworking-plugin-dnsname"),
+                # Its crun wants to raise a limit that the machine has set.
+                ("podman", "netavark", "aardvark-dns", "catatonit", "runc"),
             ),
         ),
         Recipe(

@@ -141,11 +141,14 @@ CHANGED = (r"sysctl net\.ipv[46]\.(ip_forward|conf\.(all|default)\.(forwarding|a
 
 def admin_things(m: Machine, pinned: bool = True) -> None:
     m.run(ADMIN + (PINNED if pinned else ""))
+    if m.recipe.suite == "bookworm":
+        m.run("printf '[engine]\\nruntime = \"runc\"\\n' >>/etc/containers/containers.conf")
     m.run(IMAGE)
 
 
 def install(m: Machine) -> None:
-    m.run(["apt-get", "install", "-y", "-q", "--no-download", "--no-install-recommends", *PACKAGES, "catatonit"])
+    more = ["catatonit", "runc"] if m.recipe.suite == "bookworm" else ["catatonit"]
+    m.run(["apt-get", "install", "-y", "-q", "--no-download", "--no-install-recommends", *PACKAGES, *more])
     # It ends by itself after 30 idle seconds, whenever these are over.
     m.run("systemctl stop netavark-dhcp-proxy.service || true")
 

@@ -57,14 +57,14 @@ ip link set eth9 netns /run/docker/netns/0123456789ab
 # rules and a proxy for an address that nobody has
 iptables -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 9999 -j DNAT --to-destination 172.17.200.2:80
 iptables -A DOCKER -d 172.17.200.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT
-systemd-run -q --unit=stray /usr/sbin/docker-proxy -proto tcp -host-ip 0.0.0.0 -host-port 9999 \
-    -container-ip 172.17.200.2 -container-port 80
+systemd-run -q --unit=stray bash -c 'exec 3>/dev/null; exec /usr/sbin/docker-proxy -proto tcp -host-ip 0.0.0.0 \
+    -host-port 9999 -container-ip 172.17.200.2 -container-port 80'
 """
 STATES = "docker inspect -f '{{.Name}} {{.State.Pid}} {{.State.Running}}' $(docker ps -aq) | sort"
 
 
 def plan(m: Machine) -> dict[str, str]:
-    found = document(m, "scan", "--orphans", "docker")
+    found = document(m, "scan", "--orphans", "docker", "--older-than", "2")
     return {each["id"]: each["reason"] for each in found if each["action"] == "remove"}
 
 
@@ -101,7 +101,7 @@ def test_all_orphans_and_only_they(machine: Machine, arrive: Arrive) -> None:
     proxy = machine.run("systemctl show -P MainPID stray").out.strip()
     assert {f"process:{pid}" for pid in (shim, init, proxy)} == {id for id in found if id.startswith("process:")}
 
-    said = leftovers(machine, "clean", "--orphans", "docker", "--yes").out
+    said = leftovers(machine, "clean", "--orphans", "docker", "--yes", "--older-than", "2").out
     assert plan(machine) == {}, said
     machine.run("rm -r /run/systemd/system/docker.service.d; systemctl daemon-reload; systemctl start docker")
     assert machine.run(STATES).out == healthy, said
@@ -110,7 +110,7 @@ def test_all_orphans_and_only_they(machine: Machine, arrive: Arrive) -> None:
     assert machine.run("iptables-save").out.count("172.17.200.2") == 0
     assert machine.run("ps -eo args | grep -c '[s]leep 1000402'", check=False).out == "0\n"
     # Cleaning twice is silent.
-    assert "0 to remove" in leftovers(machine, "clean", "--orphans", "docker", "--yes").out
+    assert "0 to remove" in leftovers(machine, "clean", "--orphans", "docker", "--yes", "--older-than", "2").out
 
 
 @pytest.mark.full
@@ -132,7 +132,7 @@ def test_a_daemon_killed_in_the_middle(machine: Machine, arrive: Arrive) -> None
     )
     found = plan(machine)
     assert found, "eight crashes left nothing: there is nothing to show"
-    said = leftovers(machine, "clean", "--orphans", "docker", "--yes").out
+    said = leftovers(machine, "clean", "--orphans", "docker", "--yes", "--older-than", "2").out
     assert machine.run(STATES).out == healthy, said
     assert machine.run("ls /sys/class/net").out == links, said
     assert machine.run("iptables-save | grep -v '^[#:]' | sort").out == rules, said

@@ -30,7 +30,14 @@ def lived(m: Machine, what: str = podman.MUCH, pinned: bool = True) -> dict[str,
     return before
 
 
-@on_trixie
+@pytest.mark.parametrize(
+    "machine",
+    [
+        pytest.param({"recipe": RECIPES["podman-trixie"]}, id="trixie"),
+        pytest.param({"recipe": RECIPES["podman-bookworm"]}, id="bookworm", marks=pytest.mark.full),
+    ],
+    indirect=True,
+)
 def test_purged_without_us(machine: Machine, arrive: Arrive) -> None:
     """Two containers; the data is kept, and named, until it is asked for."""
     before = lived(machine, podman.SOME, pinned=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -12,10 +13,11 @@ from test_relations import HOME, Things
 
 from leftovers import telling
 from leftovers.explain import Answer, Explainer, State
+from leftovers.host import Host
 from leftovers.model import Claim, Evidence, Instance, Object, Presence, Role, Scope
 from leftovers.report import Colour
 from leftovers.survey import Survey
-from leftovers.ways import Ways
+from leftovers.ways import HostWays, Ways
 
 PROOF = (Evidence("kernel", "seen to be so"),)
 ID = "ab" * 32
@@ -214,6 +216,8 @@ def test_a_namespace_ends_with_who_lives_there(scene: Scene) -> None:
     scene.own(scene.process(63, "app", netns=90))
     scene.netns(90, 63, pins=("/run/netns/mine",))
     assert scene.one("90").product == "", "a pin keeps it"
+    scene.own(file(scene, "/run/netns"))
+    assert scene.one("90").product == "docker", "a pin of its own"
 
 
 def test_an_orphan_and_what_is_left_over(scene: Scene) -> None:
@@ -344,6 +348,17 @@ def test_what_depends_on_a_path(scene: Scene) -> None:
     assert scene.one("/dev/loop3").id == "loop:loop3"
 
 
+def test_a_route_and_an_address_by_what_they_are_for(scene: Scene) -> None:
+    facts = {"family": "ip", "dev": "veth1", "gateway": "", "hops": [], "metric": 0, "protocol": 4, "type": "unicast"}
+    scene.add("route", "ip table 254 10.1.64.2/32 metric 0", dst="10.1.64.2/32", table=254, **facts)
+    scene.add("route", "ip table 254 default metric 0", dst="default", table=254, **facts)
+    scene.add("address", "lo 10.0.1.1/32", dev="lo", address="10.0.1.1", label="lo:x", family="ip")
+    answer = scene.one("10.1.64.2/32")
+    assert answer.instance is not None and answer.instance.name == "web" and answer.product == ""
+    assert answer.chain[0].text == "it is on link veth1"
+    assert scene.one("10.0.1.1").id == "address:lo 10.0.1.1/32" and scene.ask("default") == []
+
+
 # -- firewall -----------------------------------------------------------------------------------------------------
 
 
@@ -363,6 +378,27 @@ def test_chains_and_tables_by_their_names(scene: Scene) -> None:
 # -- telling ------------------------------------------------------------------------------------------------------
 
 HOSTILE = "\x1b[2J\n\r\x9b31m\u202e"
+
+
+def test_what_no_file_can_be_called_is_not_there(scene: Scene) -> None:
+    scene.ways = HostWays(Host(), {})
+    asking = scene.explainer()
+    for asked in ("/" + "a" * 300, "a" * 300, "/a" * 3000, "/\N{PILE OF POO}" * 64 + "\N{PILE OF POO}" * 64):
+        assert asking.explain(asked) == [], asked
+
+
+def test_a_path_that_may_not_be_asked_for_is_told_by_what_it_is_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc/PID/root of a process that may not be traced: realpath(3) raises, and that was a traceback."""
+
+    def refused(path: str) -> str:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os.path, "realpath", refused)
+    scene.ways = HostWays(Host(), {})
+    (answer,) = scene.explainer().explain("/etc/x")
+    assert answer.state is State.UNKNOWN or answer.state is State.KEPT
 
 
 def test_names_cannot_talk_to_the_terminal_nor_make_lines() -> None:

@@ -104,6 +104,12 @@ def test_a_veth_is_tied_through_its_other_end_the_namespace_the_process_and_its_
     ]
 
 
+def test_the_host_s_end_is_not_what_the_other_lives_for(host: Things) -> None:
+    host.container()
+    (inner,) = [link for link in host.listed["link"] if link.key == "77/eth0"]
+    assert [step.object.id for step in host.relations().leads(inner)] == ["netns:77"]
+
+
 def test_and_through_a_pin_where_no_process_lives(host: Things) -> None:
     host.netns(88, pins=("/run/netns/cni-1",))
     pin = host.mount("/run/netns/cni-1", "net:[88]", "nsfs")

@@ -105,3 +105,24 @@ def test_the_bar_shows_on_a_terminal_only_and_only_when_it_takes_long() -> None:
     bar("", 2, 2)
     assert pipe.getvalue() == quick.getvalue() == ""
     assert "1/2 links" in slow.getvalue() and slow.getvalue().endswith("\r")
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({"LANG": "de_DE.UTF-8"}, True),
+        ({"LANG": "C.utf8"}, True),
+        ({"LANG": "C.UTF-8", "LC_ALL": "C"}, False),
+        ({"LANG": "C.UTF-8", "LC_ALL": ""}, True),
+        ({"LANG": "C", "LC_CTYPE": "en_US.UTF-8"}, True),
+        ({}, False),
+    ],
+)
+def test_lines_of_a_tree_are_for_locales_that_have_them(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], wanted: bool
+) -> None:
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert report.utf8() is wanted

@@ -13,13 +13,23 @@ import re
 from typing import Any
 
 from leftovers.errors import Unreadable
-from leftovers.evidence import files, json_text
+from leftovers.evidence import bolt, files, json_text
 from leftovers.evidence.files import note
 from leftovers.evidence.json_text import mapping, number, strings, text
 from leftovers.host import Host
 from leftovers.model import Record
 
-__all__ = ["has_content", "is_id", "is_unique", "read", "read_runc", "read_shared", "sockets"]
+__all__ = [
+    "has_content",
+    "is_id",
+    "is_unique",
+    "read",
+    "read_kept",
+    "read_runc",
+    "read_shared",
+    "registered",
+    "sockets",
+]
 
 TASKS = "io.containerd.runtime.v2.task"
 CRI = "io.containerd.grpc.v1.cri"
@@ -108,6 +118,30 @@ def read(host: Host, state: str, root: str, namespaces: tuple[str, ...] = ()) ->
                     facts["sandbox"] = id
     names = sorted(found.items())
     return [Record("container", "/".join(name), "disk", facts) for name, facts in names], faults
+
+
+def read_kept(host: Host, root: str, namespaces: tuple[str, ...], faults: list[str]) -> list[Record]:
+    """Records "kept", named NAMESPACE/ID, of the containers and sandboxes that a containerd has something of in its
+    --root, where nothing is taken away at a boot: they exist until somebody removes them. Facts: namespace, id."""
+    found = {
+        (namespace, name.removeprefix("."))
+        for namespace in filter(is_id, files.directories(host, root, TASKS, faults))
+        for name in files.directories(host, root, f"{TASKS}/{namespace}", faults)
+    }
+    for place in (f"{CRI}/sandboxes", f"{CRI}/containers", CONTROLLER):
+        found |= {(CRI_NAMESPACE, id) for id in files.directories(host, root, place, faults)}
+    wanted = (each for each in sorted(found) if is_id(each[1]) and (not namespaces or each[0] in namespaces))
+    return [Record("kept", "/".join(each), "disk", {"namespace": each[0], "id": each[1]}) for each in wanted]
+
+
+def registered(host: Host, root: str) -> set[tuple[str, str]]:
+    """The containers and sandboxes (namespace, id) that a containerd has in its book, running or not (core/metadata/
+    buckets.go: v1/NAMESPACE/containers/ID, and since 2.0 v1/NAMESPACE/sandboxes/ID). Raises Unreadable."""
+    found = set()
+    for path, _, _ in bolt.read(host, root, "io.containerd.metadata.v1.bolt/meta.db") or ():
+        if len(path) >= 4 and path[0] == b"v1" and path[2] in (b"containers", b"sandboxes"):
+            found.add((path[1].decode(errors="replace"), path[3].decode(errors="replace")))
+    return found
 
 
 def bundle(host: Host, base: str, below: str, faults: list[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from leftovers.model import Role
 from leftovers.products.containers import Runtime, product
 from leftovers.products.containers.names import TASKS
+from leftovers.products.containers.orphans import landlords
 from leftovers.products.containers.processes import SHIM
 
 STATE = "/run/containerd"
@@ -49,4 +50,5 @@ PRODUCT = product(
     units=("containerd.service",),
     tenants=("docker", "nerdctl", "kubernetes"),
     instance_processes=(SHIM,),
+    orphans=landlords(RUNTIME),
 )

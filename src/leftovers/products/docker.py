@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from leftovers.daemons import docker as daemon
+from leftovers.evidence import docker_purge
 from leftovers.host import Host
 from leftovers.model import Deadline, Record, Role
 from leftovers.products.containers import Runtime, product
@@ -81,6 +82,7 @@ PRODUCT = product(
     accounts=("group docker",),
     sysctls=("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"),
     companions=("containerd",),
+    deletes=docker_purge.deletes,
     orphans=orphans(RUNTIME),
     stop=stop,
     start=daemon.start,

@@ -9,20 +9,44 @@ kubelet and kubeadm of pkgs.k8s.io, whose purge deletes no data.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from leftovers.claims import Case, Finding
-from leftovers.model import Evidence, Object, Role
+from leftovers.errors import Unreadable
+from leftovers.evidence import files
+from leftovers.kinds.kind import Look
+from leftovers.model import Evidence, Object, Record, Role
 from leftovers.products.containers import Marker, Runtime, product
 from leftovers.products.containers.names import KUBELET_NAMES, rules
+from leftovers.products.containers.orphans import orphans
 from leftovers.products.containers.processes import SHIM
-from leftovers.products.containers.reading import places
+from leftovers.products.containers.reading import Answer, places
 from leftovers.products.containers.rivals import shared
 
 KUBELET = "/var/lib/kubelet"
 CONFIG = f"{KUBELET}/config.yaml"
 KUBELETS = ("/usr/bin/kubelet",)
 CALICO = "/etc/cni/net.d/calico-kubeconfig"
+
+
+def read_endpoint(look: Look) -> Answer:
+    """Record "cri" of the socket that kubelet is told to ask for containers: kubeadm writes it into one of these
+    (cmd/kubeadm/app/phases/kubelet/{flags,config}.go). Facts: endpoint."""
+    for name in ("instance-config.yaml", "kubeadm-flags.env", "config.yaml"):
+        try:
+            text = (files.read(look.host, KUBELET, name, files.MIB) or b"").decode()
+        except (Unreadable, UnicodeDecodeError):
+            continue
+        match = re.search(
+            r"(?:containerRuntimeEndpoint: \"?|--container-runtime-endpoint=)(?:unix://)?(/[^\s\"]+)", text
+        )
+        if match:
+            path = match[1].removeprefix("/var") if match[1].startswith("/var/run/") else match[1]
+            return [Record("cri", "kubelet", "disk", {"endpoint": path})], []
+    return [], []
+
+
 RUNTIME = Runtime(
     name="kubernetes",
     title="Kubernetes",
@@ -32,6 +56,7 @@ RUNTIME = Runtime(
     root="/var/lib/containerd",
     shares=True,
     known="pod",
+    reads=read_endpoint,
     namespaces=("k8s.io",),
     kubelet=KUBELET,
     programs="",
@@ -97,6 +122,7 @@ _FAMILY = product(
     sysctls=("net.ipv4.ip_forward=1",),
     companions=("containerd",),
     instance_processes=(SHIM,),
+    orphans=orphans(RUNTIME),
 )
 PRODUCT = replace(
     _FAMILY,

@@ -20,6 +20,7 @@ from leftovers.mountinfo import below
 from leftovers.products.containers import Runtime, product
 from leftovers.products.containers.known import containers, trace
 from leftovers.products.containers.names import rules
+from leftovers.products.containers.orphans import orphans
 from leftovers.products.containers.processes import CONTAINERS, SHIM
 from leftovers.products.containers.reading import Answer, places, remote
 from leftovers.products.product import Directory
@@ -246,6 +247,7 @@ _FAMILY = product(
     nft_tables=("inet cni_plugins_masquerade", "ip cni_hostport", "ip6 cni_hostport"),
     companions=("containerd",),
     instance_processes=(SHIM,),
+    orphans=orphans(RUNTIME),
 )
 PRODUCT = replace(
     _FAMILY,

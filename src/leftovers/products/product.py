@@ -47,6 +47,7 @@ class Product:
     places      what of the host's files its records point to: paths to be looked at besides `directories`
     elsewhere   what its records say of other machines: one line each (only ever reported)
     relies      the kinds that its records speak of: not to be able to list these is a fault
+    deletes     the data that its package's own purge is about to delete, as it stands; we neither keep nor delete it
     rules       by kind: what proves an object its own
     holds       by kind: rules that are asked last, about what would go: who else uses it. What they find something
                 about stays, as HELD, with their reason after that of the claim and their first evidence before its
@@ -89,6 +90,7 @@ class Product:
     places: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     elsewhere: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     relies: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
+    deletes: Callable[[Host], tuple[str, ...]] = lambda host: ()
     rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     holds: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     successors: tuple[str, ...] = ()

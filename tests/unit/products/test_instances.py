@@ -9,9 +9,10 @@ from test_microk8s_rules import ADDRESS, INNER, LINK, OTHER, PIN, PODS, SANDBOX,
 
 from leftovers.claims import Case, attribute
 from leftovers.evidence import cni
-from leftovers.model import Instance, Presence
+from leftovers.model import Claim, Instance, Presence, Role
 from leftovers.products import load
 from leftovers.products.containers import instances as of_containers
+from leftovers.products.family import belongings
 
 
 def found(host: HostOf) -> dict[str, Instance]:
@@ -86,6 +87,24 @@ def test_what_docker_says_of_a_container_goes_before_the_bundle() -> None:
     assert web.evidence.text == "dockerd has it as web" and made.state == "created"
 
 
+def test_nerdctl_s_by_its_store() -> None:
+    host = Machine()
+    host.product = load("nerdctl")
+    facts = {
+        "namespace": "default",
+        "path": "/var/lib/nerdctl/1935db59/containers/default/x",
+        "hosts": "",
+        "networks": [],
+    }
+    host.record(
+        "nerdctl", f"default/{SANDBOX}", "disk", **facts, id=SANDBOX, name="web", started="2026-11-20T10:00:00Z"
+    )
+    host.record("nerdctl", f"default/{INNER}", "disk", **facts, id=INNER, name="", started="")
+    some = found(host)
+    assert {name: each.state for name, each in some.items()} == {"web": "stopped", INNER[:12]: "created"}
+    assert some["web"].evidence.text.endswith("is there")
+
+
 def test_names_of_cgroups() -> None:
     for part, id in (
         (f"docker-{SANDBOX}.scope", SANDBOX),
@@ -154,8 +173,14 @@ def test_a_helper_is_its_container_s_if_it_is_what_was_written_down() -> None:
 
 
 def test_a_wished_name_is_not_a_container_s_link() -> None:
+    """Of a device that only has it for a wish, the link of that name may be the product's, and another's."""
     host = HostOf("incus")
-    host.container("c1", 10)
-    host.instance("c1", host_name="br-lan", host_name_from="device")
-    host.link("br-lan", "bridge")
-    assert "link:br-lan" not in found(host)["c1"].ties
+    host.instance("c1", host_name="veth1", host_name_from="device")
+    host.instance("c2", host_name="veth2", host_name_from="volatile")
+    host.instance("c3", host_name="phys0", host_name_from="volatile", nictype="physical", parent="phys0")
+    names = {name: host.link(name) for name in ("veth1", "veth2", "phys0")}
+    case = Case("incus", Presence.INSTALLED, {"link": tuple(names.values())}, tuple(host.records))
+    for link in names.values():
+        case.add(Claim("incus", link, Role.LIVE, True, "because", ()))
+    records = {record.name: record for record in host.records}
+    assert list(belongings.links(case, records)) == [("c2", names["veth2"])]

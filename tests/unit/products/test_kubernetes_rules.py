@@ -170,10 +170,10 @@ def test_beside_another_kubelet_its_directory_is_nobody_s(tmp_path: Path, path: 
     (tmp_path / "var/lib/kubelet/config.yaml").write_text("kind: KubeletConfiguration\n")
     bundle(tmp_path, "k8s.io", SANDBOX, UID)
     look = Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
-    assert [each.type for each in reading.read_disk(RUNTIME, look)[0]] == ["container", "pod"]
+    assert {"container", "pod"} <= {each.type for each in reading.read_disk(RUNTIME, look)[0]}
     (tmp_path / path[1:]).mkdir(parents=True)
     look = Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
-    assert reading.read_disk(RUNTIME, look)[0] == []
+    assert not {"container", "pod"} & {each.type for each in reading.read_disk(RUNTIME, look)[0]}
 
 
 def test_behind_a_symlink_it_is_another_s(tmp_path: Path) -> None:

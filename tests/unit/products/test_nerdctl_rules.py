@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from test_microk8s_rules import Machine
 
+from leftovers.claims import Case, attribute
 from leftovers.evidence import cni, containerd
-from leftovers.model import Object, Role
+from leftovers.model import Object, Presence, Role
 from leftovers.products import load
 from leftovers.products.nerdctl import ADDRESS, DATA, NETWORKS, RUN
 
@@ -313,3 +314,25 @@ def test_without_a_trace_nothing_is_its_own(host: Nerdctl) -> None:
     host.xtables("CNI-HOSTPORT-DNAT")
     host.xtables("CNI-FORWARD", table="filter")
     assert host.ask() == {}
+
+
+# -- for who asks whose a thing is ----------------------------------------------------------------------------------
+
+
+def test_its_containers_by_the_names_that_it_gave_them(host: Nerdctl) -> None:
+    host.container()
+    host.container(30, CTR, 88, own=False)
+    host.file(host.result(f"default-{ID}", network="bridge", links=["veth00000001"]), "file")
+    host.link("veth00000001", peer="eth0", peer_netns=77)
+    path = f"{STORE}/containers/default/{HOSTS}"
+    host.record(
+        "nerdctl", f"default/{HOSTS}", "disk", namespace="default", id=HOSTS, name="agent", path=path, started="2026"
+    )
+    listed = {kind: tuple(objects) for kind, objects in host.listed.items()}
+    case = Case("nerdctl", Presence.INSTALLED, listed, tuple(host.records))
+    attribute(case, host.product.rules, host.product.recall)
+    assert host.product.instances is not None
+    web, agent = sorted(host.product.instances(case), key=lambda each: each.id)
+    assert (web.name, web.state, agent.name, agent.state) == ("web", "running", "agent", "stopped")
+    assert {"process:10", "link:veth00000001", f"file:/var/lib/cni/results/bridge-default-{ID}-eth0"} <= set(web.ties)
+    assert agent.ties == () and not any("30" in tie.split(":") for tie in web.ties)

@@ -35,6 +35,8 @@ class Group:
     pod: str = ""
     uid: str = ""
     docker: Record | None = None
+    name: str = ""
+    rests: str = ""  # what it is while it does not run
     image: str = ""
     created: str = ""
     said: Evidence | None = None
@@ -52,6 +54,8 @@ def instances(runtime: Runtime, case: Case) -> list[Instance]:
     """Product.instances of a product with a containerd."""
     groups = grouped(runtime, case)
     by_id = {id: group for group in groups for id in group.ids}
+    # As ctr and nerdctl call a container when they ask CNI's plugins for its network.
+    by_id |= {f"{group.namespace}-{id}": group for group in groups for id in group.ids}
     for group in groups:
         tie_processes(case, group)
     tie_netns(case, groups)
@@ -107,7 +111,14 @@ def grouped(runtime: Runtime, case: Case) -> list[Group]:
         if group.docker is None:
             group.docker = record
             note(group, pid=record.facts.get("pid", 0), pin=record.facts["sandbox"])
-            group.said = Evidence(record.source, f"dockerd has it as {record.facts['name'] or group.id[:12]}")
+            group.name = str(record.facts.get("name", ""))
+            group.rests = STATES.get(str(record.facts.get("state", "")), "stopped")
+            group.said = Evidence(record.source, f"dockerd has it as {group.name or group.id[:12]}")
+    for record in present(case, "nerdctl"):
+        group = of(record.facts["namespace"], record.facts["id"])
+        group.name = record.facts["name"]
+        group.rests = "stopped" if record.facts["started"] else "created"
+        group.said = Evidence(record.source, f"{record.facts['path']} is there")
     return list(found.values())
 
 
@@ -146,6 +157,8 @@ def tie_netns(case: Case, groups: Iterable[Group]) -> None:
                 taken.add(pinned[pin].id)
                 group.ties.setdefault(pinned[pin].id)
                 group.ties.setdefault(f"mount:{pin}")
+                if case.is_proven("file", pin):
+                    group.ties.setdefault(f"file:{pin}")  # what it is mounted on
     for group in groups:
         for pid in group.pids if not group.pins else ():
             process = case.process(pid)
@@ -213,16 +226,15 @@ def tie_networks(runtime: Runtime, case: Case, by_id: dict[str, Group]) -> None:
 def described(case: Case, group: Group) -> Instance:
     docker = group.docker.facts if group.docker is not None else {}
     alive = any(f"process:{pid}" in group.ties for pid in group.pids) or (not group.pids and bool(group.shims))
-    known = STATES.get(str(docker.get("state", "")), "stopped" if docker else "")
     there = {id for id in group.ties if is_there(case, id)}
     return Instance(
         product=case.product,
         id=group.id,
-        name=group.pod or str(docker.get("name", "")) or (group.id if len(group.id) < 64 else group.id[:12]),
+        name=group.pod or group.name or (group.id if len(group.id) < 64 else group.id[:12]),
         evidence=group.said or Evidence("disk", "has a directory"),
         image=str(docker.get("image", "")) or group.image,
         created=str(docker.get("created", "")) or group.created,
-        state="running" if alive else known,
+        state="running" if alive else group.rests,
         ties=tuple(id for id in group.ties if id in there),
     )
 

@@ -231,6 +231,9 @@ def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
                 whole = f"{record.facts['namespace']}-{record.facts['id']}"
                 if containerd.is_unique(record.facts["id"]) or alone:
                     found.setdefault(whole, Evidence(record.source, f"{record.name} of {runtime.address}"))
+        for record in case.records_of("adrift"):
+            if record.source != "ledger":
+                found.setdefault(record.name, Evidence(record.source, record.facts["why"]))
         for record in case.records_of("cni"):
             path = next((path for path in record.facts["paths"] if holds(runtime, case, path)), "")
             if path and containerd.is_unique(record.facts["id"]):

@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import os
 import re
+import time
 from dataclasses import replace
 
 from leftovers.claims import Case, real_exe
@@ -51,6 +52,10 @@ def remote(look: Look, path: str) -> bool:
 
 def read_disk(runtime: Runtime, look: Look) -> Answer:
     """Its containers and pods."""
+    return look.once(("disk", runtime.name), lambda: from_disk(runtime, look))
+
+
+def from_disk(runtime: Runtime, look: Look) -> Answer:
     records, faults = runtime.reads(look) if runtime.reads else ([], [])
     case = first_look(runtime, look)
     # By the first name of each, wherever symlinks lead from there: readers follow those of a base.
@@ -71,7 +76,79 @@ def read_disk(runtime: Runtime, look: Look) -> Answer:
     for found, said in answers:
         records += found
         faults += said
-    return admitted(runtime, doubted(runtime, look, records)), faults
+    more: list[Record] = []
+    if runtime.known or runtime.lets:
+        more = [each for _, root in pairs for each in containerd.read_kept(look.host, root, runtime.namespaces, faults)]
+        more += adrift(runtime, look, [*records, *more]) if not faults else []
+        more.append(Record("whole", runtime.name, "disk", {"whole": not faults}))
+    return admitted(runtime, doubted(runtime, look, records)) + more, faults
+
+
+# An id as nerdctl tells it to CNI.
+FULL = re.compile(r"(?P<namespace>.+)-(?P<id>[0-9a-f]{64})\Z")
+
+
+def adrift(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
+    """Records "adrift", named by id, of what CNI's plugins have for containers that exist no more, running or not, and
+    that were the product's by what is written down: nerdctl's by its network, a pod's by CRI's arguments, where kubelet
+    has this containerd and no other Kubernetes is here. Facts: why, age (seconds since that was written)."""
+    if not runtime.known:
+        return []
+    there = {each.facts["id"] for each in records if each.type in ("kept", "nerdctl")}
+    bundles = [each.facts for each in records if each.type == "container" and each.facts["bundle"]]
+    there |= {facts[name] for facts in bundles for name in ("id", "sandbox")}
+    there |= {shim_argv(process).get("id", "") for process in look.objects("process")}
+    runc = look.once(("runc", runtime.runc), lambda: containerd.read_runc(look.host, runtime.runc))[0]
+    there |= {each.facts["id"] for each in runc}
+    results = look.once("cni results", lambda: cni.read_results(look.host))[0]
+    leases = look.once("cni leases", lambda: cni.read_leases(look.host))[0]
+    if runtime.known == "nerdctl":
+        conf = look.once("cni conf", lambda: cni.read_conf(look.host, SHARED_CONF))[0]
+        own = {each.facts["network"] for each in conf if each.facts["nerdctl"]}
+        own |= {each.facts["network"] for each in records if each.type == "conflist"}
+    elif not any(each.type == "cri" and each.facts["endpoint"] == runtime.address for each in records) or other_kube(
+        runtime, look
+    ):
+        return []
+    found = {}
+    for record in (*results, *leases):
+        id, network = record.facts["id"], record.facts["network"]
+        full = FULL.match(id)
+        names: list[str] = []
+        if runtime.known == "nerdctl" and full and network in own and full["id"] not in there:
+            why, names = f"{record.name} is of nerdctl's network {network}", [id, full["id"]]
+        elif runtime.known == "pod" and record.type == "cni" and id not in there and record.facts["sandbox"] == id:
+            pod = f"{record.facts['pod_namespace']}/{record.facts['pod']}"
+            why, names = f"{record.name} is of CRI's pod {pod}", [id]
+        for name in names:
+            found[name] = Record("adrift", name, "disk", {"why": why, "age": age_of(look, record.name)})
+    try:
+        # Asked last, for it may be long: one that has just been made, or is stopped, may have nothing else.
+        booked = {id for root in runtime.roots for _, id in containerd.registered(look.host, root)} if found else set()
+    except Unreadable:
+        return []
+    return [record for record in found.values() if record.name not in booked and record.name[-64:] not in booked]
+
+
+def other_kube(runtime: Runtime, look: Look) -> bool:
+    """Whether anybody else is to be seen who has pods with networks of CNI's. What runs in a container has somebody
+    above it who does not."""
+    names = PROGRAMS["kube"] | {"crio", "cri-dockerd"}
+    for process in look.objects("process"):
+        exe = real_exe(process)
+        if not process.facts["nested"] and exe.rpartition("/")[2] in names and not runtime.is_program(exe):
+            return True
+    grounds = tuple(each.directory for each in runtime.markers)
+    paths = (path for path in (*FILES["kube"], *FILES["cni"]) if not runtime.is_program(path))
+    return any(look.host.exists(path) for path in paths if not any(below(path, each) for each in grounds))
+
+
+def age_of(look: Look, path: str) -> float:
+    """For how long a file has been there as it is, in seconds."""
+    try:
+        return max(0.0, time.time() - os.lstat(look.host.path(path)).st_mtime)
+    except OSError:
+        return 0.0
 
 
 def doubted(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
@@ -120,7 +197,7 @@ def read_shims(runtime: Runtime, look: Look) -> Answer:
     case = first_look(runtime, look)
     states = tuple(path for state in runtime.states for path in located(runtime, case, state))
     sockets = addresses(runtime, case)
-    known = look.once(("disk", runtime.name), lambda: read_disk(runtime, look))[0] if runtime.known else []
+    known = read_disk(runtime, look)[0] if runtime.known else []
     ids = {(each.facts["namespace"], each.facts["id"]) for each in known if each.type in ("container", "nerdctl")}
     records = []
     for process in look.objects("process"):

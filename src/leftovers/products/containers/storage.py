@@ -327,8 +327,9 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     """A directory that is everybody's, in which nothing is left but the product's: it goes empty. The plugins' own
     counters and locks go with the last lease."""
     path, facts = obj.key, obj.facts
+    # A tenant's own network is his; the rest is his landlord's, or who else's.
     if runtime.shares and (usurper(case) if runtime.lets else "cni" not in runtime.brings):
-        return None  # its landlord's, or who else's
+        return None
     network = path.rpartition("/")[0] == "/var/lib/cni/networks"
     namespace = path.rpartition("/")[0] == "/run/containerd/runc"
     if path not in (*RUN, *OPT, *CNI, *LOGS) and not network and not namespace:

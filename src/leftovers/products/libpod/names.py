@@ -16,6 +16,7 @@ RUNTIMES = ("/run/crun", "/run/runc")
 LOCKS = ("/run/lock/netavark.lock", "/dev/shm/libpod_lock")
 SYSCTLS = "/run/sysctl.d"
 PODMAN = "/usr/bin/podman"
+PROGRAMS = (PODMAN, "/usr/local/bin/podman")  # the second is of no package: podman-static, or one's own
 NETAVARK = "/usr/lib/podman/netavark"
 STORAGE_CONF = "/etc/containers/storage.conf"
 # Who else has a store at the same place, by default.
