@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from test_docker_rules import GONE, ID, Docker
+from test_docker_rules import ADDRESS, GONE, ID, TASKS, Docker
 from test_docker_snap_rules import Docker as Snap
 
+from leftovers.evidence import containerd
 from leftovers.host import Host
 from leftovers.kinds.kind import Look
 from leftovers.model import Role, Scope
@@ -114,3 +115,26 @@ def test_a_socket_that_somebody_else_serves_by_now_stays(
         host.add("unit", "docker.socket", ("docker.socket",), **facts, stands=False, cgroup="", pid=0)
     host.file("/run/docker.sock", "socket")
     assert host.ask()["file:/run/docker.sock"].role is role
+
+
+def test_a_plugin_is_no_container_and_no_orphan(host: Docker) -> None:
+    """Docker lists no plugin among its containers; runc's default for its cgroup is the plugin's id."""
+    host.info()
+    host.container()
+    host.docker()
+    plugin = "d" * 64
+    bundle = f"{TASKS}/plugins.moby/{plugin}"
+    said = {"namespace": "plugins.moby", "id": plugin, "address": ADDRESS}
+    host.shim(30, plugin, namespace="plugins.moby")
+    host.record("shim", "30", "kernel", start=9, bundle=bundle, **said)
+    known = {**containerd.blank("plugins.moby", plugin), "bundle": bundle}
+    host.record("container", f"plugins.moby/{plugin}", "disk", **known)
+    path = f"/run/docker/runtime-runc/plugins.moby/{plugin}"
+    facts = {"path": path, "pid": 31, "start": 9, "bundle": bundle, "cgroups": [], "created": ""}
+    host.record("runc", f"plugins.moby/{plugin}", "disk", namespace="plugins.moby", id=plugin, **facts)
+    host.process(31, "/plugin", "plugin", ppid=30, cgroup=f"/system.slice/{plugin}", nested=True, netns=66, mntns=31)
+    host.cgroup(f"/system.slice/{plugin}", populated=True)
+    host.netns(66, [31], [])
+    host.file(path)
+    assert {"process:31", f"cgroup:/system.slice/{plugin}", f"file:{path}", "netns:66"} <= host.gone()
+    assert host.orphans() == {}

@@ -55,12 +55,24 @@ def there(case: Case) -> dict[str, Evidence] | None:
 def gone(case: Case, id: str, *said: Evidence, start: int = 0) -> Finding | None:
     """The finding that a container is gone; None if it is there, or nobody can tell."""
     known = there(case)
-    if known is None or not containerd.is_unique(id) or id in known:
+    if known is None or not containerd.is_unique(id) or id in known or id in plugins(case):
         return None
     source = next(record.source for record in case.records_of("docker-info") if record.source != "ledger")
     all_of_them = Evidence(source, f"Docker has {len(known)} containers, and no {id[:12]}")
     facts = {"age": age(case, start)} if start else {}
     return Finding(f"its container {id[:12]} is gone", (all_of_them, *said), facts=facts)
+
+
+def plugins(case: Case) -> set[str]:
+    """The ids of what dockerd has in its other namespace: it does not list them among its containers."""
+
+    def make() -> set[str]:
+        types = ("container", "shim", "runc")
+        records = (record for type in types for record in case.records_of(type))
+        return {str(record.facts["id"]) for record in records if record.facts["namespace"] != "moby"}
+
+    found: set[str] = case.cached("docker.plugins", make)
+    return found
 
 
 def age(case: Case, start: int) -> float:

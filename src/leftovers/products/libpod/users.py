@@ -158,7 +158,11 @@ def user_of(name: str) -> User:
         lines = []
     for line in lines:
         fields = line.split(":")
-        if len(fields) == 3 and fields[0] in (entry.pw_name, str(entry.pw_uid)) and all(each.isdigit() for each in fields[1:]):
+        if (
+            len(fields) == 3
+            and fields[0] in (entry.pw_name, str(entry.pw_uid))
+            and all(each.isdigit() for each in fields[1:])
+        ):
             first, count = int(fields[1]), int(fields[2])
             # Ids of accounts are nobody's subordinate ones, whatever the file says.
             if first > 65535 and 0 < count < 1 << 32:
