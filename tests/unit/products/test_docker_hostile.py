@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_docker_rules import ADDRESS, GONE, ID, TASKS, Docker
@@ -138,3 +139,34 @@ def test_a_plugin_is_no_container_and_no_orphan(host: Docker) -> None:
     host.file(path)
     assert {"process:31", f"cgroup:/system.slice/{plugin}", f"file:{path}", "netns:66"} <= host.gone()
     assert host.orphans() == {}
+
+
+@pytest.mark.parametrize(
+    ("argv", "facts", "answered", "told"),
+    [
+        (["dockerd"], {}, True, True),
+        (["dockerd"], {}, False, False),  # it lives and does not answer: what looks half-made it may be making
+        (["libnetwork-setkey"], {}, True, True),  # a helper, of the same file
+        (["dockerd"], {"exe": "/opt/docker/dockerd"}, True, False),  # another one, in the same containerd
+        (["dockerd"], {"exe": "/snap/docker/3000/bin/dockerd"}, True, False),  # in the same chains
+        (["dockerd"], {"exe": "/usr/bin/dockerd", "uid": 1000, "netns": 5}, True, True),  # a user's own
+        (["dockerd"], {"exe": "/usr/bin/dockerd", "nested": True, "netns": 5}, True, True),  # in a container
+    ],
+)
+def test_who_is_gone_only_one_dockerd_can_say_and_it_must_answer(
+    host: Docker, argv: list[str], facts: dict[str, Any], answered: bool, told: bool
+) -> None:
+    host.info(answered=answered)
+    host.process(5, "/usr/sbin/dockerd", "dockerd", "-H", "fd://")
+    if answered:
+        host.process(6, facts.pop("exe", "/usr/sbin/dockerd"), *argv, **facts) if facts or argv != ["dockerd"] else None
+    host.container(id=GONE)
+    assert ("process:10" in host.orphans()) is told
+
+
+def test_an_old_store_of_no_dockerd_does_not_silence_the_one_that_lives(host: Docker) -> None:
+    host.info()
+    host.record("docker-info", "docker", "disk", whole=False, answered=False, swarm=False)
+    host.process(5, "/usr/sbin/dockerd", "dockerd", "-H", "fd://")
+    host.container(id=GONE)
+    assert "process:10" in host.orphans()

@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import replace
 
-from leftovers.claims import Case, Finding, Rule
+from leftovers.claims import Case, Finding, Rule, real_exe
 from leftovers.evidence import containerd
 from leftovers.model import Evidence, Object
 from leftovers.products.containers.docker import BRIDGE, DNAT, HAIRPIN, PIN
@@ -36,11 +36,16 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def there(case: Case) -> dict[str, Evidence] | None:
-    """The containers that exist, running or not, by id; None where that cannot be told."""
+    """The containers that exist, running or not, by id. None where that cannot be told: something could not be read, a
+    dockerd lives and does not answer, or more than one live: their containers and rules look the same."""
 
     def make() -> dict[str, Evidence] | None:
         infos = [record for record in case.records_of("docker-info") if record.source != "ledger"]
-        if not infos or not all(record.facts["whole"] for record in infos):
+        alive = [process for process in case.objects("process") if is_daemon(process)]
+        if alive:
+            # What lies in a store that it does not use is of an older day.
+            infos = [record for record in infos if record.facts["answered"]]
+        if not infos or not all(record.facts["whole"] for record in infos) or len(alive) > 1:
             return None
         return {
             record.name: Evidence(record.source, f"container {record.facts['name'] or record.name[:12]}")
@@ -50,6 +55,13 @@ def there(case: Case) -> dict[str, Evidence] | None:
 
     found: dict[str, Evidence] | None = case.cached("docker.there", make)
     return found
+
+
+def is_daemon(process: Object) -> bool:
+    """Whether that is a dockerd of root's on the host. Helpers of it run the same file, under other names."""
+    facts = process.facts
+    names = [real_exe(process).rpartition("/")[2], *(each.rpartition("/")[2] for each in facts["argv"][:1])]
+    return names == ["dockerd", "dockerd"] and facts["uid"] == 0 and not facts["nested"]
 
 
 def gone(case: Case, id: str, *said: Evidence, start: int = 0) -> Finding | None:
