@@ -170,3 +170,34 @@ def test_an_old_store_of_no_dockerd_does_not_silence_the_one_that_lives(host: Do
     host.process(5, "/usr/sbin/dockerd", "dockerd", "-H", "fd://")
     host.container(id=GONE)
     assert "process:10" in host.orphans()
+
+
+@pytest.mark.parametrize(
+    ("owner", "sandbox", "orphan"),
+    [(ID, "5" * 64, False), ("", "5" * 64, False), (GONE, "5" * 64, True), ("", "", True)],
+)
+def test_a_pair_on_its_way_into_a_container_is_no_orphan(host: Docker, owner: str, sandbox: str, orphan: bool) -> None:
+    """runc may take minutes to make the container (a slow volume); dockerd has the pair written down by then."""
+    host.file("/run/docker")
+    host.info()
+    host.docker(state="created", sandbox="")
+    host.network("docker0", "api", default=True)
+    host.endpoint("172.17.0.2", owner, source_name="veth7777777", sandbox=sandbox)
+    host.link("veth6666666", peer="veth7777777", peer_netns=1, master="docker0")
+    host.link("veth7777777", peer="veth6666666", peer_netns=1)
+    host.link("docker0", "bridge")
+    assert ({"link:veth6666666", "link:veth7777777"} <= set(host.orphans())) is orphan
+    assert bool({"link:veth6666666", "link:veth7777777"} & set(host.orphans())) is orphan
+
+
+def test_a_rule_for_an_address_of_no_network_of_docker_s_is_no_orphan(host: Docker) -> None:
+    """An administrator's, in dockerd's chain: it goes with that, and not before."""
+    host.file("/run/docker")
+    host.info()
+    host.docker()
+    host.network("docker0", "api", default=True, subnets=["172.17.0.0/16"])
+    host.link("docker0", "bridge")
+    to = "-p tcp -m tcp --dport {} -j DNAT --to-destination {}:80"
+    mine = host.rule("DOCKER", to.format(443, "10.0.0.5"), "nat")
+    lost = host.rule("DOCKER", f"! -i docker0 {to.format(80, '172.17.0.9')}", "nat")
+    assert set(host.orphans()) == {lost.id} and mine.id in host.ask()

@@ -17,6 +17,7 @@ from leftovers.evidence import containerd
 from leftovers.model import Evidence, Object
 from leftovers.products.containers.docker import BRIDGE, DNAT, HAIRPIN, PIN
 from leftovers.products.containers.names import Runtime, Tied, rules
+from leftovers.products.containers.network import in_networks
 from leftovers.products.containers.processes import SCOPE
 from leftovers.products.containers.rivals import shim_argv
 
@@ -137,6 +138,9 @@ def unused(case: Case, address: str, port: Port | None = None) -> Finding | None
     known = there(case)
     if known is None or not address:
         return None
+    subnets = [str(each) for record in case.records_of("docker-network") for each in record.facts["subnets"]]
+    if subnets and not in_networks([address], subnets):
+        return None  # of no container's: somebody has his own rule there
     user = addresses(case).get(address)
     if user is not None and (not user or port is None or port in user):
         return None
@@ -235,6 +239,12 @@ def link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if obj.facts["type"] != "veth":
         return None
     if obj.facts["peer_netns"] == obj.facts["netns"]:
+        for record in case.records_of("docker-endpoint"):
+            owner = str(record.facts["container"])
+            if record.source == "ledger" or record.facts["source_name"] not in (obj.key, obj.facts["peer"]):
+                continue
+            if owner in known or (not owner and record.facts["sandbox"]):
+                return None  # its container is only being made
         said = Evidence("kernel", f"its other end, {obj.facts['peer']}, is here, too")
         return Finding("it never came into a container", (said,))
     inner = next((each for each in case.proven("netns") if each.key == str(obj.facts["peer_netns"])), None)
