@@ -201,3 +201,22 @@ def test_a_rule_for_an_address_of_no_network_of_docker_s_is_no_orphan(host: Dock
     mine = host.rule("DOCKER", to.format(443, "10.0.0.5"), "nat")
     lost = host.rule("DOCKER", f"! -i docker0 {to.format(80, '172.17.0.9')}", "nat")
     assert set(host.orphans()) == {lost.id} and mine.id in host.ask()
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [
+        ("/run/docker/plugins/rexray.sock", Role.HELD),
+        ("/var/run/docker/plugins/rexray/rexray.sock", Role.HELD),
+        (f"/run/docker/plugins/{ID}/convoy.sock", Role.LIVE),  # a managed one's
+        ("/run/docker/libnetwork/0123456789ab.sock", Role.LIVE),
+        ("/srv/run/docker/plugins/rexray.sock", Role.LIVE),
+    ],
+)
+def test_a_daemon_that_waits_for_docker_keeps_its_socket(host: Docker, tmp_path: Path, path: str, role: Role) -> None:
+    (tmp_path / "proc/net").mkdir(parents=True)
+    (tmp_path / "proc/net/unix").write_text(f"Num\n0000: 00000002 00000000 00010000 0001 01 4711 {path}\n")
+    look = Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
+    host.records += reading.read_listeners(RUNTIME, look)[0]
+    host.file("/run/docker", entries=("plugins", "netns"))
+    assert host.ask()["file:/run/docker"].role is role

@@ -188,11 +188,20 @@ def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         user = Evidence("kernel", f"somebody waits for connections to {path}, and {runtime.title} does not run")
         reason = f"a socket of {runtime.title}'s, or of who has taken its place"
         return Finding(reason, (user, package), role=Role.HELD, advice=f"ss -xlp src {path}")
+    for record in case.records_of("listener"):
+        if PLUGIN.match(record.name.removeprefix(path)) and below(record.name, path) and record.source != "ledger":
+            user = Evidence("kernel", f"somebody waits for connections to {record.name}")
+            reason = f"a {obj.facts['type']} of {runtime.title}, with the socket of a plugin that is somebody else's"
+            return Finding(reason, (user, package), role=Role.HELD, advice=f"ss -xlp src {record.name}")
     # In /tmp anybody may have made the way there.
     facts = {"strict": True} if path.startswith("/tmp/") else {}
     if obj.key in tasks(runtime):
         facts = {"only_hollow": True}  # somebody who stays may have his in it
     return Finding(f"a {obj.facts['type']} of {runtime.title}", (package,), role=role, facts=facts)
+
+
+# Where daemons of others wait for dockerd (moby pkg/plugins/discovery_unix.go); its own plugins' are below their ids.
+PLUGIN = re.compile(r"/plugins/(?![0-9a-f]{64}/).+\.sock\Z")
 
 
 def strange_listener(runtime: Runtime, obj: Object, case: Case) -> bool:
