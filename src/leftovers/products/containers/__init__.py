@@ -76,6 +76,7 @@ def product(runtime: Runtime, **different: Any) -> Product:
             partial(reader, runtime)
             for reader in (
                 reading.read_places,
+                reading.read_listeners,
                 reading.read_grounds,
                 reading.read_programs,
                 reading.read_shims,

@@ -493,6 +493,27 @@ def usurpers(runtime: Runtime, look: Look) -> list[tuple[str, str]]:
     return found
 
 
+LISTENS = 0x10000  # net/unix/af_unix.c, unix_seq_show: __SO_ACCEPTCON
+
+
+def read_listeners(runtime: Runtime, look: Look) -> Answer:
+    """Records "listener", named by path, of those of its sockets, and in those of its directories that are in /run, on
+    which somebody waits, whoever that is."""
+    paths = {path for path, *_ in runtime.own if path.endswith(".sock")}
+    try:
+        lines = look.host.read("/proc/net/unix").splitlines() if paths or runtime.beside else []
+    except OSError:
+        return [], []
+    found = {}
+    for line in lines:
+        words = line.split(None, 7)
+        if len(words) == 8 and re.match(r"[0-9A-F]{8}\Z", words[3]) and int(words[3], 16) & LISTENS:
+            path = docker_store.run_path(words[7])
+            if path in paths or any(below(path, each) for each in runtime.beside):
+                found[path] = Record("listener", path, "kernel", {})
+    return list(found.values()), []
+
+
 def inode_of(look: Look, path: str) -> int:
     try:
         return os.lstat(look.host.path(path)).st_ino
