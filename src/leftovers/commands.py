@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from leftovers import report, telling
 from leftovers.clean import carry_out, decided, remember, write_down
@@ -247,12 +248,12 @@ def clean_orphans(arguments: Namespace) -> int:
         consent(arguments, found, seen)
     agreed = {(action.id, action.object.identity) for action in found.doing()}
     with ledger.locked():
-        seen, later = looking.look()
-        doing = tuple(each for each in later.doing() if (each.id, each.object.identity) in agreed)
-        names = tuple(dict.fromkeys(action.product for action in doing))
-        todo = Plan(names, doing, later.faults)
+        seen, later = looking.again(agreed)
+        names = tuple(dict.fromkeys(action.product for action in later.doing()))
+        todo = Plan(names, later.doing(), later.faults)
         run = Run(now(), False, False)
-        return swept(arguments, host, ledger, looking.products, seen, todo, run, looking.look)
+        look = partial(looking.again, agreed)
+        return swept(arguments, host, ledger, looking.products, seen, todo, run, look)
 
 
 def refuse_installed(named: Sequence[str], products: Sequence[Product], seen: Survey) -> None:

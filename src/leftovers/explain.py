@@ -267,10 +267,12 @@ class Explainer:
 
     def own_pins(self, pins: Sequence[str], product: str) -> bool:
         """Whether all of these paths are in directories that are proven a product's own."""
-        files = self.survey.listed.get("file", ()) if pins else ()
-        words = ((str(obj.facts["path"]), self.word(obj)[0]) for obj in files)
-        own = [path for path, owner in words if owner is not None and owner.product == product]
-        return all(any(below(pin, path) for path in own) for pin in pins)
+        return all(any((product, path) in self.directories for path in parents(pin)) for pin in pins)
+
+    @cached_property
+    def directories(self) -> set[tuple[str, str]]:
+        words = ((str(obj.facts["path"]), self.word(obj)[0]) for obj in self.survey.listed.get("file", ()))
+        return {(owner.product, path) for path, owner in words if owner is not None}
 
     def word(self, obj: Object) -> tuple[Claim | None, Action | None]:
         """Whose an object is by a proof, and what would be done with it."""
@@ -296,6 +298,11 @@ class Explainer:
     def of_instance(self, instance: Instance) -> Answer:
         """A container itself: what it has, and how to look at it is its product's business."""
         ties = [self.relations.by_id[id] for id in instance.ties if id in self.relations.by_id]
+        steps = [Step(obj, "is its own") for obj in ties]
+        for id, other in self.relations.shares(self.ties).items():
+            obj = self.relations.by_id[id]
+            if other is instance and id not in instance.ties and obj.facts.get("type") != "loopback":
+                steps.append(Step(obj, "leads to it"))
         present = self.survey.presence[instance.product]
         installed = present is Presence.INSTALLED
         state = State.IN_USE if installed else State.LEFT
@@ -311,7 +318,7 @@ class Explainer:
             package=self.package(instance.product),
             instance=instance,
             chain=(Evidence(instance.evidence.source, instance.evidence.text),),
-            dependants=tuple(Step(obj, "is its own") for obj in ties),
+            dependants=tuple(steps),
             advice="" if installed else f"leftovers clean {instance.product}",
         )
 

@@ -14,6 +14,8 @@ from leftovers.kinds.files import leads_to_remote
 
 __all__ = ["HostWays", "Ways"]
 
+LONGEST, PATH = 255, 4095  # NAME_MAX, PATH_MAX (limits.h)
+
 
 class Ways:
     """Of no host: nothing is there, and nobody owns anything."""
@@ -40,9 +42,14 @@ class HostWays(Ways):
     def real(self, path: str) -> str:
         if leads_to_remote(self.host, self.mounts, f"{path}/."):
             return ""
-        return os.path.realpath(self.host.path(path)).removeprefix(self.host.root) or "/"
+        try:
+            return os.path.realpath(self.host.path(path)).removeprefix(self.host.root) or "/"
+        except OSError:
+            return ""  # not even root may look there (/proc/PID/root of a process that it may not trace)
 
     def exists(self, path: str) -> bool:
+        if any(len(os.fsencode(name)) > LONGEST for name in path.split("/")) or len(os.fsencode(path)) > PATH:
+            return False  # Host.exists takes what cannot be told for there
         return not leads_to_remote(self.host, self.mounts, path) and self.host.exists(path)
 
     def owners(self, paths: Sequence[str]) -> Mapping[str, Sequence[str]]:

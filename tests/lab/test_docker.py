@@ -83,9 +83,7 @@ def test_apt_purge(machine: Machine, arrive: Arrive) -> None:
     said = done.out + done.err
     same(machine, before, said)
     ends = r"^leftovers: docker\.io: this ends 8 running instances and 4 networks of Docker; its own purge deletes "
-    assert len(lines(said, ends + r"/var/lib/docker, [0-9.]+ [kM]B")) == 1, (
-        said
-    )
+    assert len(lines(said, ends + r"/var/lib/docker, [0-9.]+ [kM]B")) == 1, said
     assert lines(said, r"^leftovers: containerd: this ends") == [], said  # what is in it is Docker's
     assert len(lines(said, SUMMARY)) == 1, said
     leftovers(machine, "verify")

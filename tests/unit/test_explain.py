@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -12,10 +13,11 @@ from test_relations import HOME, Things
 
 from leftovers import telling
 from leftovers.explain import Answer, Explainer, State
+from leftovers.host import Host
 from leftovers.model import Claim, Evidence, Instance, Object, Presence, Role, Scope
 from leftovers.report import Colour
 from leftovers.survey import Survey
-from leftovers.ways import Ways
+from leftovers.ways import HostWays, Ways
 
 PROOF = (Evidence("kernel", "seen to be so"),)
 ID = "ab" * 32
@@ -144,6 +146,16 @@ def test_what_a_thing_is_called(scene: Scene, asked: str, id: str) -> None:
     assert answer.instance is not None and answer.instance.name == "web"
 
 
+def test_a_container_is_told_with_all_that_is_its_own_or_leads_to_it(scene: Scene) -> None:
+    scene.link("lo", "loopback", netns=77)
+    steps = {step.object.id: step.text for step in scene.one("web").dependants}
+    assert steps == {
+        **dict.fromkeys(("process:1001", "cgroup:/system.slice/docker-1.scope", "netns:77"), "is its own"),
+        **dict.fromkeys(("link:veth1", "link:77/eth0", "mount:/run/docker/netns/aa"), "leads to it"),
+    }
+    assert scene.text("web").endswith("to do: nothing, it is in use")
+
+
 @pytest.mark.parametrize(
     "asked", ["", "veth", "veth11", "77/eth1", "xyz/eth0", "abab", "lo", "/nowhere", "unit:x", ":", "/"]
 )
@@ -214,6 +226,8 @@ def test_a_namespace_ends_with_who_lives_there(scene: Scene) -> None:
     scene.own(scene.process(63, "app", netns=90))
     scene.netns(90, 63, pins=("/run/netns/mine",))
     assert scene.one("90").product == "", "a pin keeps it"
+    scene.own(file(scene, "/run/netns"))
+    assert scene.one("90").product == "docker", "a pin of its own"
 
 
 def test_an_orphan_and_what_is_left_over(scene: Scene) -> None:
@@ -374,6 +388,27 @@ def test_chains_and_tables_by_their_names(scene: Scene) -> None:
 # -- telling ------------------------------------------------------------------------------------------------------
 
 HOSTILE = "\x1b[2J\n\r\x9b31m\u202e"
+
+
+def test_what_no_file_can_be_called_is_not_there(scene: Scene) -> None:
+    scene.ways = HostWays(Host(), {})
+    asking = scene.explainer()
+    for asked in ("/" + "a" * 300, "a" * 300, "/a" * 3000, "/\N{PILE OF POO}" * 64 + "\N{PILE OF POO}" * 64):
+        assert asking.explain(asked) == [], asked
+
+
+def test_a_path_that_may_not_be_asked_for_is_told_by_what_it_is_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc/PID/root of a process that may not be traced: realpath(3) raises, and that was a traceback."""
+
+    def refused(path: str) -> str:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os.path, "realpath", refused)
+    scene.ways = HostWays(Host(), {})
+    (answer,) = scene.explainer().explain("/etc/x")
+    assert answer.state is State.UNKNOWN or answer.state is State.KEPT
 
 
 def test_names_cannot_talk_to_the_terminal_nor_make_lines() -> None:

@@ -13,6 +13,7 @@ from leftovers.claims import Case, Finding
 from leftovers.model import Evidence, Object, Role
 from leftovers.products.containers.known import located, trace
 from leftovers.products.containers.names import Runtime
+from leftovers.products.containers.network import in_networks
 from leftovers.products.containers.rivals import shared
 
 __all__ = ["FILES", "LINKS", "XTABLES", "mounts"]
@@ -22,8 +23,9 @@ BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 BRIDGES = ("docker0", "docker_gwbridge")
 # bridge_linux.go, parseNetworkOptions: the first digits of the network's id.
 BRIDGE = re.compile(r"br-(?P<id>[0-9a-f]{12})\Z")
-# Both ends of an endpoint's pair, until the one is moved and renamed (bridge_linux.go, CreateEndpoint; vethLen).
+# osl/namespace_linux.go, GenerateKey: of a sandbox' id. A swarm's are called otherwise.
 PIN = re.compile(r"[0-9a-f]{12}\Z")
+# Both ends of an endpoint's pair, until the one is moved and renamed (bridge_linux.go, CreateEndpoint; vethLen).
 VETH = re.compile(r"veth[0-9a-f]{7}\Z")
 # macvlan_network.go, ipvlan_network.go: getDummyName.
 DUMMY = re.compile(r"d[mi]-[0-9a-f]{10,13}\Z")
@@ -125,7 +127,10 @@ def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         if match and any(network.startswith(match["id"]) for network in record.facts["networks"]):
             said = Evidence(record.source, f"container {record.facts['name'] or record.name[:12]} is in that network")
     reason = "a bridge of Docker's"
-    if match and said is None and len(ports) > len(foreign):
+    # dockerd's chains are the same for all who run one, so they say whose it is only where there is no other.
+    by_chain = known is not None and said is known.evidence and said.source == "kernel"
+    if match and (said is None or by_chain) and len(ports) > len(foreign):
+        by_chain = False
         said = Evidence("kernel", f"its port {next(link.key for link in ports if link.key not in foreign)} is ours")
     if match and said is None:
         doubt = Evidence("kernel", "named for the id of a network, as others name theirs")
@@ -133,7 +138,17 @@ def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if foreign:
         held = (Evidence("kernel", f"has the port {foreign[0]}, which is not the product's"),)
         return Finding(f"{reason}, which somebody else uses too", held, role=Role.HELD, advice=advice)
-    if said is not None and obj.key not in BRIDGES:
+    if not match and known and known.subnets:
+        strange = [each for each in facts["addresses"] if not in_networks([each], (*known.subnets, "fe80::/10"))]
+        own = [each for each in facts["addresses"] if in_networks([each], known.subnets)]
+        if strange:
+            other = Evidence("kernel", f"has the address {strange[0]}, which is not that network's")
+            return Finding(f"{reason}, which somebody else uses too", (other,), role=Role.HELD, advice=advice)
+        if not own and known.evidence.source != "api" and obj.key not in BRIDGES:
+            # An older word of a name that people give: it may be another bridge by now.
+            doubt = Evidence("kernel", "has no address of that network")
+            return Finding(f"perhaps {reason}", (doubt, known.evidence), False, Role.ADMIN, advice=advice)
+    if said is not None and obj.key not in BRIDGES and not by_chain:
         return Finding(reason, (said,))
     named = said or Evidence("kernel", "the name that only dockerd gives")
     return shared(runtime, obj, case, "docker", reason, named, advice)
@@ -142,7 +157,7 @@ def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 def stranded(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """An end of a pair whose other end is in the host's namespace too: dockerd was killed after it made them, before it
     moved the one and wrote that down. One that it has written down is its own; else both are called as dockerd calls
-    them, and one is a port of a bridge that dockerd made."""
+    them, one is a port of a bridge that dockerd made, and the other is as it was made: nobody uses it."""
     facts = obj.facts
     if "docker" not in runtime.brings or not facts["host"] or facts["type"] != "veth" or not VETH.match(obj.key):
         return None
@@ -160,16 +175,37 @@ def stranded(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     )
     if obj.key in names or peer in names:
         return Finding(reason, (names.get(obj.key) or names[peer],))
-    for link in case.objects("link"):
-        if not link.facts["host"] or link.key not in (obj.key, peer) or not link.facts["master"]:
-            continue
+    ends = [link for link in case.objects("link") if link.facts["host"] and link.key in (obj.key, peer)]
+    for link, other in zip(ends, reversed(ends)):  # noqa: B905 - as many
         known = bridges(runtime, case).get(link.facts["master"])
-        if known and known.own:
-            said = Evidence(
-                "kernel", f"{link.key} is a port of {link.facts['master']}, and both are named as dockerd does"
+        used = other.facts["up"] or other.facts["master"] or other.facts["addresses"]
+        if known and known.own and not used:
+            said = (
+                f"{link.key} is a port of {link.facts['master']}, both are named as dockerd does, {other.key} is down"
             )
-            return Finding(reason, (said, known.evidence))
+            return Finding(reason, (Evidence("kernel", said), known.evidence))
+    if len(ends) == 2 and not any(end.facts["up"] or end.facts["master"] or end.facts["addresses"] for end in ends):
+        # It was killed before that.
+        doubt = Evidence("kernel", f"both it and {peer} are named as dockerd does, and nobody uses them")
+        advice = f"ip link delete {obj.key}"
+        return Finding(f"perhaps {reason}", (doubt,), proven=False, role=Role.ADMIN, advice=advice)
     return None
+
+
+def unreachable(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The host's end of a pair whose other end is in a namespace that nobody lives in and no pin leads to: somebody has
+    it open still. dockerd takes a pair away by its inner end, which it did not find when it came back and the container
+    had ended meanwhile. It made the bridge of which this is a port, and so it calls its ports."""
+    facts = obj.facts
+    if "docker" not in runtime.brings or not facts["host"] or facts["type"] != "veth" or not VETH.match(obj.key):
+        return None
+    known = bridges(runtime, case).get(facts["master"])
+    if facts["peer_netns"] or not facts["peer_index"] or known is None or not known.own or not trace(runtime, case):
+        return None
+    if any(not each.lower().startswith("fe80:") for each in facts["addresses"]):
+        return None
+    said = Evidence("kernel", f"a port of {facts['master']}, named as dockerd does; nobody lives where it leads to")
+    return Finding("a container's network device, whose other end is out of reach", (said, known.evidence))
 
 
 def parent(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -225,7 +261,7 @@ def pin(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 FILES = (pin,)
-LINKS = (bridge, stranded, parent)
+LINKS = (bridge, stranded, unreachable, parent)
 
 
 # -- iptables -------------------------------------------------------------------------------------------------------
@@ -321,8 +357,11 @@ def port_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     said = published(case).get(wanted)
     if said is None and hairpin:
         said = endpoints(case).get(hairpin["one"])
+    reason = "a rule for a published port of Docker's"
+    if said is not None and said.source == "kernel":
+        return shared(runtime, obj, case, "docker", reason, said, deletion(obj))  # its chains are any dockerd's
     if said is not None:
-        return Finding("a rule for a published port of Docker's", (said,))
+        return Finding(reason, (said,))
     doubt = Evidence("kernel", "as dockerd writes it, for no port that is known")
     return Finding("perhaps a rule of Docker's", (doubt,), False, Role.ADMIN, advice=deletion(obj))
 

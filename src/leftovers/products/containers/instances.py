@@ -157,6 +157,8 @@ def tie_netns(case: Case, groups: Iterable[Group]) -> None:
                 taken.add(pinned[pin].id)
                 group.ties.setdefault(pinned[pin].id)
                 group.ties.setdefault(f"mount:{pin}")
+                if case.is_proven("file", pin):
+                    group.ties.setdefault(f"file:{pin}")  # what it is mounted on
     for group in groups:
         for pid in group.pids if not group.pins else ():
             process = case.process(pid)

@@ -165,6 +165,11 @@ class Runtime:
         """--root of all its containerds."""
         return (self.root, *(root for _, _, root in self.daemons))
 
+    @property
+    def unit(self) -> str:
+        """What people call the thing that has a network of its own."""
+        return "pod" if "kube" in self.brings else "container"
+
     @cached_property
     def possessive(self) -> str:
         return f"{self.title}'" if self.title.endswith("s") else f"{self.title}'s"

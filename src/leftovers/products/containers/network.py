@@ -14,7 +14,7 @@ from leftovers.products.containers.known import container_links, of, pod_links, 
 from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.rivals import rival, shared
 
-POD_LINK = "a pod's network device"
+DEVICE = "a {}'s network device"
 # What each plugin has once for the host: name, type, whose.
 SINGLE = {
     "vxlan.calico": ("vxlan", "calico"),
@@ -76,16 +76,18 @@ def pod_link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if not facts["host"] or facts["type"] != "veth":
         return None
     if facts["peer_netns"] and case.is_proven("netns", str(facts["peer_netns"])):
-        said = Evidence("kernel", f"its other end, {facts['peer'] or '?'}, is in the network namespace of a pod")
-        return Finding(POD_LINK, (said,))
+        said = Evidence(
+            "kernel", f"its other end, {facts['peer'] or '?'}, is in the network namespace of a {runtime.unit}"
+        )
+        return Finding(DEVICE.format(runtime.unit), (said,))
     if facts["peer_netns"] and facts["peer_netns"] != facts["netns"]:
         return None  # somebody else's namespace: two clusters may have a pod of one name
     named = pod_links(runtime, case).get(obj.key) or container_links(runtime, case).get(obj.key)
     if named is not None:
-        return shared(runtime, obj, case, "cni", POD_LINK, named, f"ip link delete {obj.key}")
+        return shared(runtime, obj, case, "cni", DEVICE.format(runtime.unit), named, f"ip link delete {obj.key}")
     if LXC.match(obj.key) and obj.key in case.cached("containers.cilium", cni.cilium_links):
         computed = Evidence("kernel", "Cilium's name for one of its endpoints")
-        return shared(runtime, obj, case, "cilium", POD_LINK, computed, f"ip link delete {obj.key}")
+        return shared(runtime, obj, case, "cilium", DEVICE.format(runtime.unit), computed, f"ip link delete {obj.key}")
     if CALI.match(obj.key) and "calico" in runtime.brings and trace(runtime, case):
         doubt = Evidence("kernel", "named as Calico names them, for no pod that is known")
         return Finding(

@@ -304,7 +304,7 @@ def netns(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         said = Evidence("kernel", f"pinned at {placed[0]}")
     if said is None:
         return None
-    reason = "a pod's network namespace"
+    reason = f"a {runtime.unit}'s network namespace"
     foreign = [pid for pid in obj.facts["processes"] if not case.is_proven("process", str(pid))]
     strange = [
         pin
