@@ -8,16 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_docker_rules import ADDRESS, GONE, ID, TASKS, Docker
+from test_docker_rules import ADDRESS, GONE, ID, TASKS
+from test_docker_rules import Docker as Purged
 from test_docker_snap_rules import Docker as Snap
 
+from leftovers.claims import Case, attribute
 from leftovers.evidence import containerd
 from leftovers.host import Host
 from leftovers.kinds.kind import Look
-from leftovers.model import Role, Scope
+from leftovers.model import Claim, Presence, Role, Scope
 from leftovers.products.containers import reading
 from leftovers.products.docker import RUNTIME
 from unit.evidence.bolt_file import Writer
+
+
+class Docker(Purged):
+    """The same, with Docker installed."""
+
+    def orphans(self) -> dict[str, Claim]:
+        listed = {kind: tuple(objects) for kind, objects in self.listed.items()}
+        case = Case("docker", Presence.INSTALLED, listed, tuple(self.records))
+        claims = attribute(case, self.product.rules, self.product.recall, None, self.product.orphans)
+        return {id: claim for id, claim in claims.items() if claim.orphan}
 
 
 @pytest.fixture
