@@ -49,6 +49,9 @@ class Case:
     # What the ledger holds for objects that are still exactly what they were.
     recalled: Mapping[str, Claim] = field(default_factory=dict)
     been: bool = False  # the ledger says that the product has been on this host
+    # In a deep look, what the sources said when all had been listed. What came while it was listed is in here, and what
+    # went is in `records`: who says that nobody has a thing must look at both.
+    later: tuple[Record, ...] = ()
     claims: dict[str, Claim] = field(default_factory=dict)
     # Proven objects by kind, kept beside `claims` because rules ask for them all the time.
     _proven: dict[str, dict[str, Object]] = field(default_factory=dict)
@@ -91,7 +94,15 @@ class Case:
         return self._lives.get((place, value))
 
     def records_of(self, type: str) -> Iterator[Record]:
-        return (record for record in self.records if record.type == type)
+        def make() -> dict[str, list[Record]]:
+            found: dict[str, list[Record]] = {}
+            for record in self.records:
+                found.setdefault(record.type, []).append(record)
+            return found
+
+        # Asked for nearly every object on the host.
+        table: dict[str, list[Record]] = self.cached("records", make)
+        return iter(table.get(type, ()))
 
     def at(self, directory: str) -> tuple[str, ...]:
         """A product's directory, and where else it is: behind a symlink, or where a daemon was told to have it
@@ -119,11 +130,26 @@ class Case:
         mounts: list[Mount] = self.cached("mounts", make)
         return mounts
 
+    def place(self, path: str) -> tuple[str, str] | None:
+        """Where a path of the host lies on its file system, as mountinfo.place() tells it."""
+        table: dict[str, list[Mount]] = self.cached("mount points", lambda: by_point(self.mounts()))
+        point = path
+        while point not in table and point not in ("", "/"):
+            point = point.rpartition("/")[0] or "/"
+        return place(table.get(point, []), path)
+
     def process(self, pid: int) -> Object | None:
         table: dict[int, Object] = self.cached(
             "processes", lambda: {obj.facts["pid"]: obj for obj in self.objects("process")}
         )
         return table.get(pid)
+
+
+def by_point(mounts: Iterable[Mount]) -> dict[str, list[Mount]]:
+    table: dict[str, list[Mount]] = {}
+    for mount in mounts:
+        table.setdefault(mount.point.rstrip("/") or "/", []).append(mount)
+    return table
 
 
 Rule = Callable[[Object, Case], Finding | None]
@@ -184,12 +210,13 @@ def attribute(
                 reason = f"{claim.reason}{HELD}{held.reason}"
                 case.claims[id] = replace(claim, role=Role.HELD, reason=reason, evidence=said, advice=held.advice)
     for id, claim in case.claims.items() if case.presence is Presence.INSTALLED else ():
-        if claim.proven and claim.role is Role.LIVE:
+        # Of what is only perhaps its own a rule may say as much: it stays, but who looks for orphans hears of it.
+        if claim.role is Role.LIVE or not claim.proven:
             alone = ask(claim.object, case, (orphans or {}).get(claim.object.kind, ()))
-            if alone is not None and alone.proven:
+            if alone is not None and alone.proven is claim.proven:
                 said = (*alone.evidence, *claim.evidence)
-                age = float(alone.facts.get("age", 0.0))
-                case.claims[id] = replace(claim, orphan=alone.reason, age=age, evidence=said)
+                age, other = float(alone.facts.get("age", 0.0)), str(alone.facts.get("collector", ""))
+                case.claims[id] = replace(claim, orphan=alone.reason, age=age, collector=other, evidence=said)
     return case.claims
 
 
@@ -310,7 +337,7 @@ def rooted_below(directory: str, inner: str, form: str, reason: str, rank: int =
     def rule(obj: Object, case: Case) -> Finding | None:
         root: list[str] = obj.facts.get("mount_root") or []
         for path in case.at(directory) if root else ():
-            here = place(case.mounts(), path + inner)
+            here = case.place(path + inner)
             there = root[1].removesuffix("//deleted")
             if here is None or root[0] != here[0] or not below(there, here[1]):
                 continue

@@ -26,6 +26,7 @@ examples:
   leftovers scan --orphans       what crashes left of products that stay installed
   leftovers verify               is anything left? (exit status 3: yes)
   leftovers explain incusbr0     whose is that bridge, and what proves it
+  leftovers tree                 products, their containers, and what each of them has
   leftovers record incus         write down what is Incus' now, before removing it
 
 exit status: 0 clean or done, 1 something failed or could not be read, 2 usage,
@@ -78,7 +79,11 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "is anything left? exits with 3 if so")
     verify.add_argument("product", nargs="*")
     explain = command("explain", "say whose an object is and what proves it")
-    explain.add_argument("object", help="a link, path, pid, unit ... or an id such as link:incusbr0")
+    explain.add_argument(
+        "object", nargs="+", help="a link, path, pid, container, unit ... or an id such as link:incusbr0"
+    )
+    tree = command("tree", "show products, their containers, and what of the host each of them has")
+    tree.add_argument("product", nargs="*")
     command("resume", "finish a clean that was interrupted")
     record = command("record", "write what is a product's own to the ledger; changes nothing else")
     record.add_argument("product", nargs="+")

@@ -5,20 +5,23 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from leftovers import report
+from leftovers import report, telling
 from leftovers.clean import carry_out, decided, remember, write_down
 from leftovers.errors import Refusal
 from leftovers.exits import DONE, FAILED, LEFT
-from leftovers.explain import explain as explain_object
+from leftovers.explain import Explainer
 from leftovers.host import Host
 from leftovers.ledger import Ledger, Run, now
 from leftovers.model import Plan, Presence
 from leftovers.orphans import Search
 from leftovers.products import NAMES, Product, known, load, with_companions
 from leftovers.survey import Survey, survey
+from leftovers.tree import grown
+from leftovers.ways import HostWays
 
-__all__ = ["clean", "explain", "plan", "record", "resume", "scan", "verify"]
+__all__ = ["clean", "explain", "plan", "record", "resume", "scan", "tree", "verify"]
 
 
 def look(names: Sequence[str]) -> tuple[Host, Ledger, list[Product], Survey]:
@@ -96,19 +99,57 @@ def verify(arguments: Namespace) -> int:
     return status(plan, LEFT)
 
 
+def explainer(names: Sequence[str] = ()) -> Explainer:
+    """A deep look on behalf of all products: anybody may have a thing. Where users have containers of their own, they
+    are asked for too."""
+    host = Host()
+    ledger = Ledger(host)
+    products = with_companions(names or NAMES)
+    seen = survey(host, products, remember(ledger, products), deep=True)
+    users = {f"podman@{each.name}" for each in seen.records.get("podman", ()) if each.type == "rootless"}
+    wanted = sorted(name for name in users if known(name)) if not names else ()
+    if wanted:
+        products = with_companions([*NAMES, *wanted])
+        seen = survey(host, products, remember(ledger, products), deep=True)
+    mounts = {mount.facts["point"]: mount.facts for mount in seen.listed["mount"] if mount.facts["host"]}
+    return Explainer(seen, HostWays(host, mounts))
+
+
 def explain(arguments: Namespace) -> int:
-    _, _, _, seen = look(())
-    answers = explain_object(seen, arguments.object)
-    if not answers:
-        print(f"leftovers: {arguments.object}: no such object on this host (leftovers scan -v)", file=sys.stderr)
-        return FAILED
+    asking = explainer()
+    seen = asking.survey
+    told = {asked: asking.explain(asked) for asked in arguments.object}
+    answers = [answer for found in told.values() for answer in found]
     if arguments.json:
-        actions = tuple(answer.action for answer in answers if answer.action)
-        plan = Plan(tuple(seen.presence), actions, seen.faults)
-        report.to_stdout(report.document("explain", plan, seen.presence))
+        actions = {answer.action.id: answer.action for answer in answers if answer.action}
+        plan = Plan(tuple(seen.presence), tuple(actions.values()), seen.faults)
+        more = {"answers": [said for asked, found in told.items() for said in telling.answers_json(asked, found)]}
+        report.to_stdout(report.document("explain", plan, seen.presence, more=more))
+    elif answers:
+        colour = report.Colour(arguments.color, sys.stdout)
+        report.to_stdout(telling.answers_text(answers, colour, arguments.verbose))
+        for fault in seen.faults:
+            report.to_stdout(f"{colour.word('unread')} {report.printable(fault)}")
+    for asked, found in told.items():
+        if not found:
+            name = report.printable(asked)
+            print(f"leftovers: {name}: no such object on this host (leftovers scan -v)", file=sys.stderr)
+    return DONE if all(told.values()) else FAILED
+
+
+def tree(arguments: Namespace) -> int:
+    asking = explainer(arguments.product)
+    seen = asking.survey
+    trunks = grown(asking, arguments.product or tuple(seen.presence))
+    if arguments.json:
+        plan = Plan(tuple(seen.presence), (), seen.faults)
+        more = {"tree": telling.tree_json(trunks)}
+        report.to_stdout(report.document("tree", plan, seen.presence, more=more))
     else:
-        report.to_stdout(report.answers_text(answers, report.Colour(arguments.color, sys.stdout)))
-    return DONE
+        report.to_stdout(telling.tree_text(trunks, report.utf8(), arguments.verbose) or "nothing of any product")
+        for fault in seen.faults:
+            report.to_stdout(f"unread  {report.printable(fault)}")
+    return FAILED if seen.faults else DONE
 
 
 def record(arguments: Namespace) -> int:
@@ -207,12 +248,12 @@ def clean_orphans(arguments: Namespace) -> int:
         consent(arguments, found, seen)
     agreed = {(action.id, action.object.identity) for action in found.doing()}
     with ledger.locked():
-        seen, later = looking.look()
-        doing = tuple(each for each in later.doing() if (each.id, each.object.identity) in agreed)
-        names = tuple(dict.fromkeys(action.product for action in doing))
-        todo = Plan(names, doing, later.faults)
+        seen, later = looking.again(agreed)
+        names = tuple(dict.fromkeys(action.product for action in later.doing()))
+        todo = Plan(names, later.doing(), later.faults)
         run = Run(now(), False, False)
-        return swept(arguments, host, ledger, looking.products, seen, todo, run, looking.look)
+        look = partial(looking.again, agreed)
+        return swept(arguments, host, ledger, looking.products, seen, todo, run, look)
 
 
 def refuse_installed(named: Sequence[str], products: Sequence[Product], seen: Survey) -> None:
@@ -255,6 +296,8 @@ def removal_of(product: Product) -> str:
     lives for."""
     if product.snaps and not product.packages:
         return f"snap remove --purge {product.snaps[0]}"
+    if product.uninstall:
+        return product.uninstall
     packages = product.packages or next(
         other.packages for other in map(load, NAMES) if product.name in other.companions
     )

@@ -100,8 +100,12 @@ def at_stake(scene: Scene, name: str, mode: str) -> str:
     view, title = moments.at_stake(scene, name), load(name).title
     parts = f"{amount(view.running, 'running instance')} and {amount(view.networks, 'network')} of {title}"
     if mode != "report":
-        kept = f"; kept: {report.places(view.kept)}" if view.kept else ""
+        kept = f"; kept: {report.sized(view.kept)}" if view.kept else ""
+        if view.deleted:
+            kept = f"; its own purge deletes {report.sized(view.deleted)}{kept}"
         there = "".join(f"; {report.printable(each)}" for each in view.elsewhere[:2])
+        if load(name).tenants and not (view.running or view.networks or kept):
+            return ""  # all that is in it is told with those whose it is
         return f"this ends {parts}{kept}{there}" if load(name).instance_processes else ""
     return f"removed, not purged: {parts} go on without it" if view.running or view.networks else ""
 

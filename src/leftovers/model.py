@@ -88,7 +88,8 @@ class Claim:
     An unproven claim never removes anything: it is a reason to show the object and say why it stays.
     `rank` orders objects of one kind that must go one after the other (lower first). `advice` is the command by
     which a person would remove or undo what stays. `orphan` says, of an installed product's object, why no container
-    that exists can have it; `age` is how old it is proven to be then, in seconds (0: unknown).
+    that exists can have it; `age` is how old it is proven to be then, in seconds (0: unknown), and `collector` who
+    lives that collects such things himself.
     """
 
     product: str
@@ -101,6 +102,7 @@ class Claim:
     advice: str = ""
     orphan: str = ""
     age: float = 0.0
+    collector: str = ""
 
 
 @dataclass(frozen=True, slots=True)

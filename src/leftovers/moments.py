@@ -58,14 +58,15 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a purge would end: running instances, networks, and what would be kept, by name; and what other machines
-    have of it."""
+    """What a purge would end: running instances, networks, and what would be kept, by name; what other machines have of
+    it; and what of its data the package's own purge deletes."""
 
     running: int
     networks: int
     kept: tuple[str, ...]
     plan: Plan
     elsewhere: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
 
 
 def stands(host: Host, product: Product) -> bool:
@@ -78,13 +79,14 @@ def stands(host: Host, product: Product) -> bool:
     return any(host.exists(path) for path in product.daemons)
 
 
-def forecast(product: Product, seen: Survey, *, purge: bool = True) -> Forecast:
+def forecast(host: Host, product: Product, seen: Survey, *, purge: bool = True) -> Forecast:
     """What is at stake, were the product purged (or only removed) now."""
     running = sum(
         claim.proven and claim.object.kind == "process" and claim.reason in product.instance_processes
         for own in seen.claims.values()
         for claim in own.values()
-        if claim.product == product.name
+        # What runs in a tenant's name is told with him.
+        if claim.product == product.name and not any(name in own for name in product.tenants)
     )
     records = seen.records[product.name]
     networks = {record.name for record in records if record.type == "network" and record.facts.get("managed")}
@@ -94,17 +96,18 @@ def forecast(product: Product, seen: Survey, *, purge: bool = True) -> Forecast:
     # What its own purge removes is no data that is kept.
     own = {directory.path for directory in product.directories if directory.role is Role.DATA}
     data = [action.object.key for action in after.keeping() if action.advice.endswith("--data")]
-    kept = tuple(path for path in data if path not in own)
+    deleted = tuple(path for path in product.deletes(host) if path in data) if purge else ()
+    kept = tuple(path for path in data if path not in own and path not in deleted)
     elsewhere = tuple(
         f"{action.object.key}: {action.reason}" for action in after.keeping() if action.object.kind == "elsewhere"
     )
-    return Forecast(running, len(networks), kept, after, elsewhere)
+    return Forecast(running, len(networks), kept, after, elsewhere, deleted)
 
 
 def at_stake(scene: Scene, name: str) -> Forecast:
     """The same, from a survey of its own. Raises Unreadable."""
     products = with_companions([name])
-    return forecast(load(name), survey(scene.host, products, remember(scene.ledger, products)))
+    return forecast(scene.host, load(name), survey(scene.host, products, remember(scene.ledger, products)))
 
 
 def before(scene: Scene, owner: Watched, leaving: Sequence[Leaving]) -> tuple[Removal, dict[str, Forecast]]:
@@ -128,7 +131,7 @@ def before(scene: Scene, owner: Watched, leaving: Sequence[Leaving]) -> tuple[Re
         for name in names:
             packages = tuple(each.package for each in leaving if each.product == name and each.daemon)
             purge = any(each.purge for each in leaving if each.product == name and each.daemon)
-            forecasts[name] = forecast(load(name), seen, purge=purge)
+            forecasts[name] = forecast(scene.host, load(name), seen, purge=purge)
             known = going.get(name) or Going(
                 packages,
                 False,
@@ -153,7 +156,7 @@ def record(scene: Scene, name: str) -> Forecast:
         seen = survey(scene.host, products, memory)
         for product in products:
             write_down(scene.ledger, [product], seen, memory[product.name].run)
-    return forecast(load(name), seen)
+    return forecast(scene.host, load(name), seen)
 
 
 def presence_of(scene: Scene, name: str) -> tuple[Presence, str]:
@@ -412,7 +415,7 @@ def tell_removed(scene: Scene, names: Sequence[str]) -> None:
     for name in names:
         product = load(name)
         todo = decided(products, seen, [name])
-        alive = forecast(product, seen).running
+        alive = forecast(scene.host, product, seen).running
         doing = [action for action in todo.doing() if action.product == name]
         if doing:
             runs = f"{amount(alive, 'instance')} still {'runs' if alive == 1 else 'run'}, " if alive else ""

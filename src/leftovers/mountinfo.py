@@ -69,8 +69,8 @@ def decode(field: bytes) -> str:
 
 
 def below(path: str, directory: str) -> bool:
-    """Whether a path is a directory or lies in it, by components: /a/bc is not below /a/b."""
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
+    """Whether a path is a directory or lies in it, by components: /a/bc is not below /a/b, and nothing is below ""."""
+    return path == directory or (directory != "" and path.startswith(directory.rstrip("/") + "/"))
 
 
 def covering(mounts: Iterable[Mount], path: str) -> Mount | None:

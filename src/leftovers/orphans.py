@@ -7,13 +7,13 @@ an orphan both times, as the very same object.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 from leftovers.clean import remember
 from leftovers.host import Host
 from leftovers.ledger import Ledger
-from leftovers.model import Claim, Identity, Plan
+from leftovers.model import Claim, Identity, Plan, Verb
 from leftovers.plan import TOO_YOUNG, orphans
 from leftovers.products import Product
 from leftovers.survey import Survey, survey
@@ -47,6 +47,17 @@ class Search:
         now = {(action.id, action.object.identity) for action in found.actions}
         self.first = {key: self.first.get(key, ended) for key in now}
         return seen, found
+
+    def again(self, agreed: Collection[tuple[str, Identity]]) -> tuple[Survey, Plan]:
+        """Another look, for what was agreed upon: what is an orphan only now stays until somebody has been asked."""
+        seen, found = self.look()
+        actions = tuple(
+            each
+            if each.verb is Verb.KEEP or (each.id, each.object.identity) in agreed
+            else replace(each, verb=Verb.KEEP, reason=f"{each.reason}, found only now", counts=True)
+            for each in found.actions
+        )
+        return seen, replace(found, actions=actions)
 
     def find(self, waits: Callable[[int, float], None] = lambda number, seconds: None) -> tuple[Survey, Plan]:
         """Look, and look again where something may be too young; `waits` is told how many, and for how many seconds."""

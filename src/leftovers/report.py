@@ -9,17 +9,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from leftovers.explain import Answer
+from leftovers import sizes
 from leftovers.kinds import KINDS
 from leftovers.model import Action, Object, Outcome, Plan, Presence, Result, Verb
 
-__all__ = ["FORMAT", "Bar", "Colour", "answers_text", "document", "plan_text", "printable", "summary"]
+__all__ = ["FORMAT", "Bar", "Colour", "document", "plan_text", "printable", "summary"]
 
-FORMAT = "1.0"
+FORMAT = "1.1"  # 1.1: answers (explain), tree
 TITLES = {kind.name: kind.title for kind in KINDS}
 # Names of a group are shown up to this many characters unless everything is asked for.
 SHOWN = 72
 COLOURS = {"remove": "31", "return": "36", "keep": "32", "failed": "31;1", "changed": "33", "unread": "33;1"}
+COLOURS |= {"in use": "32", "kept": "32", "orphaned": "31", "left over": "31", "unknown": "33"}
 
 
 class Colour:
@@ -108,6 +109,8 @@ def grouped(actions: Sequence[Action], colour: Colour, everything: bool) -> list
         names = shortened([label(action.object) for action in group])
         if verb == Verb.KEEP.value and len(group) == 1:
             reason += f" ({printable('; '.join(said.text for said in group[0].evidence[:2]))})"
+        if advice.endswith("--data") and kind == "file":
+            names += f", {size}" if (size := sizes.words(action.object.key for action in group)) else ""
         lines.append(f"  {colour.word(verb)} {len(group):4} {TITLES[kind]}: {names}: {reason}{by_hand}")
     return lines
 
@@ -147,7 +150,7 @@ def removal_line(
     text = f"{title}: {sum(gone.values())} gone in {seconds:.1f} s" + (f" ({kinds})" if kinds else "")
     data = [action for action in kept if action.advice.endswith("--data")]
     if data:
-        paths = places([action.object.key for action in data])
+        paths = sized([action.object.key for action in data])
         text += f"; kept: {paths} ({data[0].reason.partition(':')[0]}; they go with: leftovers clean {name} --data)"
     remote = [action for action in kept if action.object.kind == "elsewhere"]
     for action in remote[:2]:
@@ -161,6 +164,12 @@ def removal_line(
     elif not unread:
         text += "; nothing is left"
     return text + (f"; NOT ALL could be read: leftovers scan {name}" if unread else "")
+
+
+def sized(paths: Sequence[str]) -> str:
+    """Where data is that stays, and how much."""
+    size = sizes.words(path for path in paths if path.startswith("/"))
+    return places(paths) + (f", {size}" if size else "")
 
 
 def places(paths: Sequence[str]) -> str:
@@ -182,37 +191,15 @@ def outcome_text(outcomes: Sequence[Outcome], colour: Colour) -> str:
     return "\n".join(lines)
 
 
-def answers_text(answers: Sequence[Answer], colour: Colour) -> str:
-    lines = []
-    for answer in answers:
-        obj = answer.object
-        lines.append(f"{TITLES[obj.kind]}: {label(obj)}")
-        for name, value in sorted(obj.facts.items()):
-            if value not in ("", 0, [], False, None):
-                lines.append(f"    {name}: {printable(json.dumps(value, ensure_ascii=False))[:160]}")
-        for claim in answer.claims:
-            word = "proven" if claim.proven else "not proven"
-            lines.append(f"  {claim.product} ({word}): {claim.reason}")
-            lines += [f"    [{said.source}] {printable(said.text)}" for said in claim.evidence]
-        if answer.action is None:
-            lines.append("  no product that leftovers knows has a claim on it: it is left alone")
-        else:
-            action = answer.action
-            lines.append(f"  -> {colour.word(action.verb.value, 0)}: {action.reason}")
-            if action.advice:
-                lines.append(f"     by hand: {printable(action.advice)}")
-        lines.append("")
-    return "\n".join(lines)
-
-
 def document(
     command: str,
     plan: Plan,
     presence: Mapping[str, Presence],
     outcomes: Sequence[Outcome] = (),
     left: Plan | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
-    """The one JSON document of a command."""
+    """The one JSON document of a command. `more` is what only this command has to tell."""
     results = {outcome.action.id: outcome for outcome in outcomes}
     body: dict[str, Any] = {
         "format_version": FORMAT,
@@ -230,7 +217,7 @@ def document(
     }
     if left is not None:
         body["left"] = [entry(action, None) for action in left.left()]
-    return json.dumps(body, indent=1)
+    return json.dumps({**body, **(more or {})}, indent=1)
 
 
 def entry(action: Action, outcome: Outcome | None) -> dict[str, Any]:
@@ -249,6 +236,12 @@ def entry(action: Action, outcome: Outcome | None) -> dict[str, Any]:
         said["result"] = outcome.result.value
         said["detail"] = outcome.detail
     return said
+
+
+def utf8() -> bool:
+    """Whether the locale has more than ASCII (locale(7): which variable counts)."""
+    names = (os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    return next(filter(None, names), "").lower().replace("-", "").endswith("utf8")
 
 
 def to_stdout(text: str) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from leftovers import kinds, products
+from leftovers.claims import Case
 from leftovers.kinds import KINDS, Kind, survey_order
 from leftovers.kinds.routes import wanted
-from leftovers.model import Role, Verb
+from leftovers.model import Presence, Role, Verb
 from leftovers.products import NAMES, Product, load
 
 SOURCE = Path(inspect.getfile(kinds)).parents[1]
@@ -19,17 +20,17 @@ PRODUCTS = [load(name) for name in NAMES]
 FLOORS = [
     {"errors", "exits", "netlink", "syscalls"},
     {"model", "run", "host", "mountinfo"},
-    {"conf", "evidence", "kinds", "ledger", "watcher"},
+    {"conf", "evidence", "kinds", "ledger", "relations", "sizes", "watcher", "words"},
     {"daemons", "removal"},
-    {"claims"},
+    {"claims", "ways"},
     {"products"},
     {"transaction"},
     {"survey"},
     {"arrival"},
     {"plan"},
     {"inventory", "sweep", "verify", "explain"},
-    {"clean", "report", "saved"},
-    {"moments", "orphans"},
+    {"clean", "report", "saved", "tree"},
+    {"moments", "orphans", "telling"},
     {"commands", "snaps"},
     {"publisher", "snapwatch"},
     {"cli", "hook"},
@@ -62,7 +63,8 @@ def test_a_kind_is_listed_after_those_that_it_needs() -> None:
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
 def test_a_product(product: Product) -> None:
     assert re.fullmatch(r"[a-z0-9-]+", product.name) and product.title and (product.daemons or product.snaps)
-    assert product.packages or product.snaps or any(product.name in other.companions for other in PRODUCTS)
+    companion = any(product.name in other.companions for other in PRODUCTS)
+    assert product.packages or product.snaps or product.uninstall or companion
     for path in (*product.daemons, *(directory.path for directory in product.directories)):
         assert path.startswith("/") and not path.endswith("/") and "//" not in path and ".." not in path
         assert path.count("/") >= 2, f"{path}: too near the root to be a product's"
@@ -77,6 +79,12 @@ def test_a_product(product: Product) -> None:
     assert all(wanted(text) for text in product.routes)
     assert set(product.companions) <= set(NAMES) - {product.name}
     assert (product.stop is None) == (product.start is None), "what was stopped in vain is started again"
+
+
+@pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
+def test_a_product_has_no_containers_on_a_host_without_any(product: Product) -> None:
+    if product.instances is not None:
+        assert list(product.instances(Case(product.name, Presence.INSTALLED, {}))) == []
 
 
 def test_no_file_or_package_is_that_of_two_products() -> None:

@@ -339,8 +339,9 @@ def microk8s() -> list[subprocess.Popen[bytes]]:
     return shims
 
 
-def admin() -> dict[str, subprocess.Popen[bytes]]:
-    """The administrator's: links, namespaces, rules and processes with names and words of MicroK8s'."""
+def admin(address: str = MICROK8S.address) -> dict[str, subprocess.Popen[bytes]]:
+    """The administrator's: links, namespaces, rules and processes with names and words of MicroK8s', or of who has this
+    socket."""
     sh("ip", "netns", "add", "cni-0badcafe-1111-2222-3333-444455556666")
     sh("ip", "link", "add", "cali0badcafe000", "type", "veth", "peer", "name", "vethcaliadmin")
     sh("ip", "link", "add", "br-cali0", "type", "bridge")
@@ -352,7 +353,7 @@ def admin() -> dict[str, subprocess.Popen[bytes]]:
     sh("nft", "-f", "-", stdin="table inet microk8s {\n chain KUBE-SERVICES {\n counter\n }\n}\n")
     for slice in ("admin.slice", "system.slice"):
         os.makedirs(f"/sys/fs/cgroup/{slice}", exist_ok=True)
-    fake = ["-namespace", "k8s.io", "-id", "0" * 64, "-address", MICROK8S.address]
+    fake = ["-namespace", "k8s.io", "-id", "0" * 64, "-address", address]
     sleep = "import time; time.sleep(1000)"
     return {
         "arguments": spawn("/run/lab/c/containerd-shim-runc-v2", "/srv", "/admin.slice", fake, sleep),

@@ -87,7 +87,7 @@ def test_every_object_says_why_and_by_what_evidence(of: incus_like.Member, capsy
                "mount:/srv/admin", "mount:/srv/admin/sub", "file:/srv/pool", "cgroup:/admin.slice"):  # fmt: skip
         assert id not in removed, id
     leftovers("explain", "vethdeadbeef")
-    assert "no product that leftovers knows" in capsys.readouterr().out
+    assert "leftovers leaves it alone" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("of", incus_like.MEMBERS, ids=lambda of: of.name)

@@ -188,3 +188,17 @@ def test_directories_of_others_stay_where_a_user_s_own_go() -> None:
     os.rename("/srv/home/of", "/srv/home/other")
     asked = [replace(obj, facts={**obj.facts, **own}) for obj in files("/srv/home/other").values()]
     assert "is of uid 0" in act("file", asked)["/srv/home/other"] and os.path.exists("/srv/home/other/precious")
+    # Nor is a file in it, once a directory of somebody else's has come to be where a user's was.
+    for name in ("containers", "aside"):
+        write(f"/srv/home/{name}/storage")
+    os.chown("/srv/home", 1000, 1000)
+    for path in ("/srv/home/containers", "/srv/home/containers/storage"):
+        os.chown(path, 1000, 1000)
+    asked = [replace(obj, facts={**obj.facts, **own}) for obj in files("/srv/home/containers/storage").values()]
+    os.rename("/srv/home/containers", "/srv/home/before")
+    os.rename("/srv/home/aside", "/srv/home/containers")
+    assert "is of uid 0" in act("file", asked)["/srv/home/containers/storage"]
+    assert os.path.exists("/srv/home/containers/storage")
+    # His own goes out of a directory that is root's (/dev/shm).
+    os.chown("/srv/home/containers/storage", 1000, 1000)
+    assert act("file", asked) == {} and not os.path.exists("/srv/home/containers/storage")

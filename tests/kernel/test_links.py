@@ -60,6 +60,24 @@ def test_a_pinned_namespace_without_a_process_is_seen_too() -> None:
 
 
 @private
+def test_a_pair_between_two_namespaces_that_are_not_the_host_s() -> None:
+    for name in ("left", "right", "other"):
+        sh("ip", "netns", "add", name)
+    sh("ip", "link", "add", "l0", "netns", "left", "type", "veth", "peer", "name", "r0", "netns", "right")
+    # The same numbers in a third one, whose other end is in the host's.
+    sh("ip", "link", "add", "outer", "type", "veth", "peer", "name", "inner", "netns", "other")
+    # A pair that is in one namespace has no number of another.
+    sh("ip", "-n", "left", "link", "add", "a0", "type", "veth", "peer", "name", "a1")
+    found = {link.facts["name"]: link.facts for link in look("link")["link"].values()}
+    inode = {name: os.stat(f"/run/netns/{name}").st_ino for name in ("left", "right", "other")}
+    assert (found["l0"]["peer"], found["l0"]["peer_netns"]) == ("r0", inode["right"])
+    assert (found["r0"]["peer"], found["r0"]["peer_netns"]) == ("l0", inode["left"])
+    assert found["r0"]["peer_address"] == found["l0"]["address"]
+    assert (found["a0"]["peer"], found["a0"]["peer_netns"]) == ("a1", inode["left"])
+    assert (found["inner"]["peer"], found["outer"]["peer_netns"]) == ("outer", inode["other"])
+
+
+@private
 def test_a_bridge_its_ports_and_a_bystander_s() -> None:
     process = container()
     sh("ip", "link", "add", "incusbr0", "type", "bridge")

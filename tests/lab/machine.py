@@ -126,8 +126,12 @@ SNAPD = (
     *(tool for tool in TOOLS if not tool.startswith(("lib", "runit", "squashfs-tools-ng"))),
     *("snapd", "squashfuse", "containerd", "runc", "containernetworking-plugins", "ipset"),
 )
+# Docker's, containerd's and Podman's packages. What rootless Podman and networks need is the administrator's.
+ENGINES = (*TOOLS, "tini", "slirp4netns", "passt", "fuse-overlayfs", "iputils-ping", "dbus-user-session", "ipvsadm")
+DOCKER = ("docker.io", "docker-cli", "containerd", "runc")
+PODMAN = ("podman", "netavark", "aardvark-dns", "conmon", "crun", "containernetworking-plugins")
 # What Podman recommends and an administrator has for his users' containers.
-PODMAN = (
+PODMAN_HOST = (
     *(tool for tool in TOOLS if not tool.startswith(("lib", "runit", "squashfs", "dnsmasq"))),
     *("libpam-systemd", "dbus-user-session", "passt", "slirp4netns", "fuse-overlayfs", "libgpgme11t64", "libyajl2"),
 )
@@ -159,7 +163,7 @@ RECIPES = {
         ),
         # Incus 7 depends on skopeo; libfuse3-4 is lxcfs'.
         Recipe("incus-sid", "sid", (*TOOLS, "skopeo", "libfuse3-4"), (("incus-base", "incus-client", "lxcfs"),), SID),
-        Recipe("podman-trixie", "trixie", PODMAN, (("podman", "netavark", "aardvark-dns", "passt", "catatonit"),)),
+        Recipe("podman-trixie", "trixie", PODMAN_HOST, (("podman", "netavark", "aardvark-dns", "passt", "catatonit"),)),
         Recipe(
             "podman-bookworm",
             "bookworm",
@@ -175,7 +179,7 @@ RECIPES = {
         Recipe(
             "podman+incus-trixie",
             "trixie",
-            (*PODMAN, *(tool for tool in TOOLS if tool.startswith(("lib", "squashfs", "runit", "dnsmasq")))),
+            (*PODMAN_HOST, *(tool for tool in TOOLS if tool.startswith(("lib", "squashfs", "runit", "dnsmasq")))),
             (("podman", "netavark", "aardvark-dns", "passt", "catatonit"), ("incus-base", "incus-client", "lxcfs")),
         ),
         Recipe("tests-sid", "sid", PYTEST, (), SID),
@@ -196,6 +200,11 @@ RECIPES = {
             (("lxd", "lxd-client", "lxcfs"), ("incus-base", "incus-client", "lxcfs")),
             first_boot="snapd.sh",
         ),
+        # None of it is installed at start: whoever tests one of them has the others beside it, or not.
+        Recipe("docker-trixie", "trixie", ENGINES, (DOCKER, PODMAN)),
+        Recipe("docker-sid", "sid", ENGINES, (DOCKER, PODMAN), SID),
+        # All of them on one host, and Incus (test_explain.py).
+        Recipe("many-trixie", "trixie", (*ENGINES, "ipset"), (("incus-base", "incus-client", "lxcfs"), DOCKER, PODMAN)),
     )
 }
 

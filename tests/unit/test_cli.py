@@ -28,6 +28,7 @@ def run(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
         ["record"],
         ["explain"],
         ["plan", "windows"],
+        ["tree", "windows"],
         ["pl", "incus"],
         ["scan", "--ex"],
         ["clean", "--orphans", "--data"],
@@ -48,7 +49,7 @@ def test_an_unknown_product_is_told_which_there_are() -> None:
 def test_help_begins_with_what_people_do() -> None:
     said = run("--help").stdout
     assert "leftovers clean incus" in said and "exit status" in said
-    for command in ("scan", "plan", "clean", "verify", "explain", "resume", "record"):
+    for command in ("scan", "plan", "clean", "verify", "explain", "tree", "resume", "record"):
         assert run(command, "--help").returncode == 0
 
 

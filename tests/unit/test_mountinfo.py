@@ -27,6 +27,7 @@ def test_below_is_by_components() -> None:
     assert not mountinfo.below("/var/lib/incus-backup", "/var/lib/incus")
     assert not mountinfo.below("/var/lib", "/var/lib/incus")
     assert mountinfo.below("/anything", "/")
+    assert not mountinfo.below("/anything", "")
 
 
 def test_places_and_host_paths_are_inverse() -> None:

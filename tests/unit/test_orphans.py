@@ -107,3 +107,16 @@ def test_the_claim_of_another_kind_is_not_touched(monkeypatch: pytest.MonkeyPatc
     looking, _ = search(monkeypatch, [orphan("v", age=61.0), healthy])
     _, found = looking.find()
     assert [action.object.key for action in found.actions] == ["v"]
+
+
+def test_what_is_an_orphan_only_when_it_is_swept_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon dies while we sweep, say, and all that it had seems to be old and nobody's."""
+    looking, _ = search(
+        monkeypatch, [orphan("v", age=99.0)], [orphan("v", age=99.0), orphan("new", age=99.0), orphan("w", 2, age=99.0)]
+    )
+    _, found = looking.find()
+    agreed = {(action.id, action.object.identity) for action in found.doing()} | {("link:w", (4026531840, 1, "w"))}
+    _, later = looking.again(agreed)
+    assert gone(later) == ["v"]
+    assert [action.object.key for action in later.left()] == ["new", "v", "w"]
+    assert all("found only now" in action.reason for action in later.keeping())

@@ -54,7 +54,7 @@ def test_names_cannot_talk_to_the_terminal(name: str) -> None:
 def test_one_json_document_with_all_that_was_promised() -> None:
     plan = Plan(("incus",), (action("a"), action("b", Verb.KEEP, counts=True), action("c", Verb.RETURN)), ("x: y",))
     document = json.loads(report.document("plan", plan, {"incus": Presence.REMOVED}))
-    assert document["format_version"] == "1.0" and document["complete"] is False
+    assert document["format_version"] == "1.1" and document["complete"] is False
     assert document["products"] == [{"name": "incus", "presence": "removed"}]
     assert [(entry["id"], entry["action"]) for entry in document["objects"]] == [
         ("link:a", "remove"), ("link:b", "keep"), ("link:c", "return")
@@ -105,3 +105,24 @@ def test_the_bar_shows_on_a_terminal_only_and_only_when_it_takes_long() -> None:
     bar("", 2, 2)
     assert pipe.getvalue() == quick.getvalue() == ""
     assert "1/2 links" in slow.getvalue() and slow.getvalue().endswith("\r")
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({"LANG": "de_DE.UTF-8"}, True),
+        ({"LANG": "C.utf8"}, True),
+        ({"LANG": "C.UTF-8", "LC_ALL": "C"}, False),
+        ({"LANG": "C.UTF-8", "LC_ALL": ""}, True),
+        ({"LANG": "C", "LC_CTYPE": "en_US.UTF-8"}, True),
+        ({}, False),
+    ],
+)
+def test_lines_of_a_tree_are_for_locales_that_have_them(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], wanted: bool
+) -> None:
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert report.utf8() is wanted

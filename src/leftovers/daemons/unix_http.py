@@ -38,8 +38,9 @@ def get(host: Host, path: str, url: str, deadline: Deadline, limit: int = LIMIT)
 def send(host: Host, path: str, method: str, url: str, body: object, deadline: Deadline, limit: int = LIMIT) -> Any:
     """The JSON document that the daemon answers to `body`, sent as JSON by `method` (PUT, POST).
 
-    Raises Unreadable as `get` does, but the status may also be 202: what was asked for has only begun. An answer that
-    did not come in time says nothing about whether it has.
+    Raises Unreadable as `get` does, but the status may also be 202: what was asked for has only begun; and 204 or 304:
+    it is done, or was so before (Docker), and there is no document: None. An answer that did not come in time says
+    nothing about whether it has.
     """
     return exchange(host, path, method, url, json.dumps(body).encode(), deadline, limit)
 
@@ -62,6 +63,8 @@ def exchange(host: Host, path: str, method: str, url: str, body: bytes | None, d
                 answer = whole(response, limit)
             finally:
                 response.close()
+        if body is not None and response.status in (204, 304):
+            return None
         if response.status not in ((200,) if body is None else (200, 202)):
             raise Unreadable(what, f"HTTP status {response.status}{said(answer)}")
         return parse(answer)

@@ -27,6 +27,8 @@ DIRECTORY = "/var/lib/cni"
 LIMIT = 4 * files.MIB
 CONFIGURATIONS = (".conf", ".conflist", ".json")  # libcni/conf.go, ConfFiles
 ADDRESS = re.compile(r"[0-9a-fA-F.:]{2,45}(/[0-9]{1,3})?\Z")
+# libcni/api.go: any of these; nerdctl gives NAMESPACE-ID, each of which may have 76 (containerd pkg/identifiers).
+CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,159}\Z")
 
 
 # -- names that are computed ----------------------------------------------------------------------------------------
@@ -60,10 +62,15 @@ def cilium_links() -> frozenset[str]:
 # -- what is written down -------------------------------------------------------------------------------------------
 
 
+def is_container(id: object) -> bool:
+    return isinstance(id, str) and CONTAINER.match(id) is not None
+
+
 def read_results(host: Host, directory: str = DIRECTORY) -> tuple[list[Record], list[str]]:
     """Records "cni" of all results, whosever they are, named by path.
 
-    Facts: id, network, ifname, netns (path), pod, pod_namespace, links (of the host's namespace), addresses, gateways,
+    Facts: id, network, ifname, netns (path), pod, pod_namespace, pod_uid, sandbox (the id, if CRI made it), links (of
+    the host's namespace), addresses, gateways,
     and of the configuration: plugins (types), bridges, devices (host-device's), paths (all that it names).
     """
     faults: list[str] = []
@@ -73,7 +80,7 @@ def read_results(host: Host, directory: str = DIRECTORY) -> tuple[list[Record], 
         if entry is None:
             continue
         id, network, interface = entry.get("containerId"), text(entry.get("networkName")), text(entry.get("ifName"))
-        if entry.get("kind") != "cniCacheV1" or not containerd.is_id(id) or not network or not interface:
+        if entry.get("kind") != "cniCacheV1" or not is_container(id) or not network or not interface:
             continue  # before 0.8 the result stood there alone: it does not say whose it is
         if name != f"{network}-{id}-{interface}":
             note(faults, f"{directory}/results/{name}", "is named for another container")
@@ -88,6 +95,8 @@ def read_results(host: Host, directory: str = DIRECTORY) -> tuple[list[Record], 
             "netns": entry["netns"] if json_text.is_path(entry.get("netns")) else "",
             "pod": arguments.get("K8S_POD_NAME", ""),
             "pod_namespace": arguments.get("K8S_POD_NAMESPACE", ""),
+            "pod_uid": arguments.get("K8S_POD_UID", ""),
+            "sandbox": arguments.get("K8S_POD_INFRA_CONTAINER_ID", ""),
             **result(mapping(entry.get("result"))),
             **configuration(entry.get("config")),
         }
@@ -146,7 +155,7 @@ def read_leases(host: Host, directory: str = f"{DIRECTORY}/networks") -> tuple[l
             except UnicodeDecodeError:
                 lines = []
             words = [line.removesuffix("\r") for line in lines]
-            if not words or not containerd.is_id(words[0]) or len(words) > 3:
+            if not words or not is_container(words[0]) or len(words) > 3:
                 note(faults, path, "no lease of a container")
                 continue
             ifname = words[1] if len(words) > 1 and files.is_name(words[1]) else ""
@@ -166,12 +175,35 @@ def read_scratch(host: Host, directory: str = f"{DIRECTORY}/flannel") -> tuple[l
 
 def read_conf(host: Host, directory: str) -> tuple[list[Record], list[str]]:
     """Records "conflist" of the configurations in a directory, named by path; those that are no JSON have no network.
-    `directory` itself may be a symlink. Facts: network, plugins, bridges, devices, paths."""
+    `directory` itself may be a symlink. Facts: network, plugins, bridges, devices, paths, gateways (of host-local's
+    ranges), nerdctl (its id of the network, "" if it did not write it)."""
     faults: list[str] = []
     records = []
     for name, is_directory in files.entries(host, directory, "", faults):
         if not is_directory and name.endswith(CONFIGURATIONS):
             document = json_text.read(host, directory, name, LIMIT, faults) or {}
-            facts = {"network": text(document.get("name")), **described(document)}
-            records.append(Record("conflist", f"{directory}/{name}", "disk", facts))
+            facts = {"network": text(document.get("name")), **described(document), "nerdctl": of_nerdctl(document)}
+            records.append(Record("conflist", f"{directory}/{name}", "disk", facts | {"gateways": gateways(document)}))
     return records, faults
+
+
+def gateways(document: dict[str, Any]) -> list[str]:
+    found = []
+    for plugin in objects(document.get("plugins")) or [document]:
+        ipam = mapping(plugin.get("ipam"))
+        ranges = ipam.get("ranges")
+        some = ranges[:RANGES] if isinstance(ranges, list) else []
+        for each in (ipam, *(one for inner in some for one in objects(inner))):
+            if ADDRESS.match(gateway := text(each.get("gateway"))):
+                found.append(gateway)
+    return sorted(set(found))
+
+
+RANGES = 100
+
+
+def of_nerdctl(document: dict[str, Any]) -> str:
+    """nerdctl's id of a network, which it computes from its name (containerd/nerdctl pkg/netutil/netutil.go,
+    networkID). Who copies such a file for himself gives it another name, or no id."""
+    name, id = text(document.get("name")), text(document.get("nerdctlID"))
+    return id if name and id == hashlib.sha256(name.encode()).hexdigest() else ""

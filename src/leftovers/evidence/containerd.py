@@ -13,13 +13,23 @@ import re
 from typing import Any
 
 from leftovers.errors import Unreadable
-from leftovers.evidence import files, json_text
+from leftovers.evidence import bolt, files, json_text
 from leftovers.evidence.files import note
 from leftovers.evidence.json_text import mapping, number, strings, text
 from leftovers.host import Host
 from leftovers.model import Record
 
-__all__ = ["is_id", "is_unique", "read", "read_runc", "read_shared", "sockets"]
+__all__ = [
+    "has_content",
+    "is_id",
+    "is_unique",
+    "read",
+    "read_kept",
+    "read_runc",
+    "read_shared",
+    "registered",
+    "sockets",
+]
 
 TASKS = "io.containerd.runtime.v2.task"
 CRI = "io.containerd.grpc.v1.cri"
@@ -27,6 +37,7 @@ CRI = "io.containerd.grpc.v1.cri"
 CONTROLLER = "io.containerd.podsandbox.controller.v1.podsandbox"
 RUN = "/run/containerd"
 LIMIT = 4 * files.MIB
+NAME = 1024  # no image's reference is longer (distribution/reference: 255 and a tag or a digest)
 # pkg/identifiers/validate.go; CRI's own are 64 hexadecimal digits (util.GenerateID).
 ID = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*\Z")
 UNIQUE = re.compile(r"[0-9a-f]{64}\Z")
@@ -51,10 +62,27 @@ def sockets(address: str, namespace: str, group: str) -> tuple[str, str]:
     return first.hexdigest(), second.hexdigest()
 
 
+def has_content(host: Host, root: str) -> bool:
+    """Whether there is anything in a containerd's --root that somebody fetched or made: blobs of images, file systems
+    of containers (plugins/content/local, plugins/snapshots). Where that cannot be read, there is."""
+    faults: list[str] = []
+    blobs = "io.containerd.content.v1.content/blobs"
+    for kind in files.directories(host, root, blobs, faults):
+        if files.entries(host, root, f"{blobs}/{kind}", faults):
+            return True
+    for plugin in files.directories(host, root, "", faults):
+        if plugin.startswith("io.containerd.snapshotter.v1."):
+            for below in (f"{plugin}/snapshots", f"{plugin}/snapshotter/snapshots"):
+                if files.entries(host, root, below, faults):
+                    return True
+    return bool(faults)
+
+
 def blank(namespace: str, id: str) -> dict[str, Any]:
     """The facts of a container of which only the name is known."""
     facts: dict[str, Any] = {"namespace": namespace, "id": id, "bundle": "", "cgroup": "", "netns": "", "pid": 0}
-    return facts | {"sandbox": "", "pod": "", "pod_namespace": "", "pod_uid": "", "shim": "", "socket": ""}
+    facts |= {"sandbox": "", "pod": "", "pod_namespace": "", "pod_uid": "", "shim": "", "socket": ""}
+    return facts | {"image": "", "name": ""}
 
 
 def read(host: Host, state: str, root: str, namespaces: tuple[str, ...] = ()) -> tuple[list[Record], list[str]]:
@@ -62,7 +90,7 @@ def read(host: Host, state: str, root: str, namespaces: tuple[str, ...] = ()) ->
     its --root. `namespaces` limits them where a daemon is shared; else they are all.
 
     Facts: namespace, id, bundle, cgroup (as the configuration asks for it), netns (path), pid, sandbox (its sandbox's
-    id), pod, pod_namespace, pod_uid, shim (its file), socket.
+    id), pod, pod_namespace, pod_uid, shim (its file), socket; image and name (in the pod) where CRI has noted them.
     """
     faults: list[str] = []
     found: dict[tuple[str, str], dict[str, Any]] = {}
@@ -92,6 +120,30 @@ def read(host: Host, state: str, root: str, namespaces: tuple[str, ...] = ()) ->
     return [Record("container", "/".join(name), "disk", facts) for name, facts in names], faults
 
 
+def read_kept(host: Host, root: str, namespaces: tuple[str, ...], faults: list[str]) -> list[Record]:
+    """Records "kept", named NAMESPACE/ID, of the containers and sandboxes that a containerd has something of in its
+    --root, where nothing is taken away at a boot: they exist until somebody removes them. Facts: namespace, id."""
+    found = {
+        (namespace, name.removeprefix("."))
+        for namespace in filter(is_id, files.directories(host, root, TASKS, faults))
+        for name in files.directories(host, root, f"{TASKS}/{namespace}", faults)
+    }
+    for place in (f"{CRI}/sandboxes", f"{CRI}/containers", CONTROLLER):
+        found |= {(CRI_NAMESPACE, id) for id in files.directories(host, root, place, faults)}
+    wanted = (each for each in sorted(found) if is_id(each[1]) and (not namespaces or each[0] in namespaces))
+    return [Record("kept", "/".join(each), "disk", {"namespace": each[0], "id": each[1]}) for each in wanted]
+
+
+def registered(host: Host, root: str) -> set[tuple[str, str]]:
+    """The containers and sandboxes (namespace, id) that a containerd has in its book, running or not (core/metadata/
+    buckets.go: v1/NAMESPACE/containers/ID, and since 2.0 v1/NAMESPACE/sandboxes/ID). Raises Unreadable."""
+    found = set()
+    for path, _, _ in bolt.read(host, root, "io.containerd.metadata.v1.bolt/meta.db") or ():
+        if len(path) >= 4 and path[0] == b"v1" and path[2] in (b"containers", b"sandboxes"):
+            found.add((path[1].decode(errors="replace"), path[3].decode(errors="replace")))
+    return found
+
+
 def bundle(host: Host, base: str, below: str, faults: list[str]) -> dict[str, Any]:
     """What the files of one bundle say."""
     facts: dict[str, Any] = {"bundle": f"{base}/{below}"}
@@ -107,6 +159,8 @@ def bundle(host: Host, base: str, below: str, faults: list[str]) -> dict[str, An
     for fact, key in (("pod", "name"), ("pod_namespace", "namespace"), ("pod_uid", "uid")):
         value = notes.get(f"io.kubernetes.cri.sandbox-{key}")
         facts[fact] = value if files.is_name(value) else ""
+    for fact, key in (("image", "image-name"), ("name", "container-name")):
+        facts[fact] = text(notes.get(f"io.kubernetes.cri.{key}"))[:NAME]
     facts["pid"] = pid(line(host, base, f"{below}/init.pid", faults))
     shim = line(host, base, f"{below}/shim-binary-path", faults)
     facts["shim"] = shim if json_text.is_path(shim) else ""
@@ -135,7 +189,7 @@ def read_runc(host: Host, directory: str = f"{RUN}/runc") -> tuple[list[Record],
     """Records "runc", named NAMESPACE/ID, of all containers whose state runc keeps there, whosever they are.
 
     Facts: namespace, id, path (of its directory), pid, start (clock ticks since boot, as in proc_pid_stat(5)), bundle
-    (the directory that it was started with, "" if the state does not say), cgroups (directories).
+    (the directory that it was started with, "" if the state does not say), cgroups (directories), created (ISO 8601).
     """
     faults: list[str] = []
     records = []
@@ -157,6 +211,7 @@ def read_runc(host: Host, directory: str = f"{RUN}/runc") -> tuple[list[Record],
                 "start": number(state.get("init_process_start")),
                 "bundle": said[0] if len(said) == 1 and json_text.is_path(said[0]) else "",
                 "cgroups": [path for path in cgroups if json_text.is_path(path)],
+                "created": text(state.get("created"))[:64],
             }
             records.append(Record("runc", below, "disk", facts))
     return records, faults

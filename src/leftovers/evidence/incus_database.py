@@ -34,6 +34,9 @@ SECONDS = 20.0
 COPIES = 5  # how often a file that changes under way is read again
 BYTES = 256 * files.MIB  # of text in all: rows of a broken file can share their pages
 PLAIN = re.compile(r"\s*CREATE\s+TABLE\s", re.IGNORECASE)
+# A journal that ends so names another one, of several databases at once; when it is rolled back SQLite deletes the file
+# of that name, whatever it is (src/pager.c, readSuperJournal and pager_delsuper).
+SUPER = bytes.fromhex("d9d505f920a163d7")
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
@@ -129,6 +132,8 @@ def opened(data: bytes, wal: bytes, journal: bytes = b"") -> Iterator[sqlite3.Co
     """
     import sqlite3
 
+    if journal.endswith(SUPER):
+        raise ValueError("its journal is one of several")
     with tempfile.TemporaryDirectory(prefix="leftovers-") as directory:
         path = f"{directory}/db.bin"
         for name, content in ((path, data), (f"{path}-wal", wal), (f"{path}-journal", journal)):

@@ -57,6 +57,8 @@ def instance(
         "running": running,
         "ephemeral": data.get("ephemeral") in (True, 1, "true"),
         "uuid": config.get("volatile.uuid", ""),
+        "image": config.get("image.description") or config.get("volatile.base_image", "")[:12],
+        "created": text(data.get("created_at")),
         "nics": [nic(device, devices[device], config) for device in of_type["nic"]],
         "disks": list(disks),
         "proxies": of_type["proxy"],

@@ -145,6 +145,7 @@ def container(id: str, name: Any, config: dict[str, Any], now: dict[str, Any]) -
         "name": text(name),
         "image": text(config.get("rootfsImageName")) or text(config.get("rootfsImageID")),
         "created": text(config.get("createdTime")),
+        # The column of 5.4.2 has what it was when it was made: what it is now is in the JSON.
         "state": STATES.get(number(now.get("state")), ""),
         "pid": number(now.get("pid")),
         "conmon": number(now.get("conmonPid")),

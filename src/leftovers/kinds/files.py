@@ -190,13 +190,18 @@ class Tree:
         except OSError as error:
             return f"{path}: {error.strerror}"
         try:
-            if contents_only:
+            if not self.owned(os.fstat(fd)) and not self.owned(there := os.lstat(name, dir_fd=fd)):
+                # Whose directory this is in may have been another's when it was listed.
+                self.causes.append(f"{path}: is of uid {there.st_uid}, and left alone")
+            elif contents_only:
                 # RESOLVE_NO_XDEV counts from here, so this one mount is entered and none below it.
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 self.empty(os.open(name, flags, dir_fd=fd), path)
             elif (inner := self.take(fd, name, path)) is not None:
                 self.empty(inner, path)
                 self.rmdir(fd, name, path)
+        except FileNotFoundError:
+            pass
         except OSError as error:
             self.fail(path, error)
         finally:
@@ -205,6 +210,9 @@ class Tree:
             return ""
         more = f" (and {len(self.causes) - 1} more)" if len(self.causes) > 1 else ""
         return self.causes[0] + more
+
+    def owned(self, status: os.stat_result) -> bool:
+        return self.owners is None or any(first <= status.st_uid <= last for first, last in self.owners)
 
     def empty(self, top: int, path: str) -> None:
         """Remove all entries of an open directory, and close it."""
@@ -245,11 +253,11 @@ class Tree:
                 except IsADirectoryError:
                     pass
             fd = syscalls.openat2(directory, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, RESOLVE)
-            owner = os.fstat(fd).st_uid
-            if self.owners is None or any(first <= owner <= last for first, last in self.owners):
+            status = os.fstat(fd)
+            if self.owned(status):
                 return fd
             os.close(fd)
-            self.causes.append(f"{path}: is of uid {owner}, and left alone")
+            self.causes.append(f"{path}: is of uid {status.st_uid}, and left alone")
             return None
         except FileNotFoundError:
             return None

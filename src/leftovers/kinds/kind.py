@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from leftovers.host import Host
 from leftovers.model import Deadline, Listing, Object, Scope, Verb
 
 __all__ = ["Kind", "Look"]
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,14 @@ class Look:
     host: Host
     scope: Scope = Scope()
     listed: Mapping[str, tuple[Object, ...]] = field(default_factory=dict)
+    memo: dict[Hashable, Any] = field(default_factory=dict, hash=False, compare=False, repr=False)
+
+    def once(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """What is the same for all who ask in this look: many products read the same files. Not to be changed."""
+        if name not in self.memo:
+            self.memo[name] = make()
+        made: Made = self.memo[name]
+        return made
 
     def objects(self, kind: str) -> tuple[Object, ...]:
         """What an earlier kind found. The kind must be in `needs` of the one that asks."""

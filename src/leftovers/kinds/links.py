@@ -19,6 +19,8 @@ __all__ = ["Links"]
 
 # How often a listing that changed under way is asked for again.
 DUMPS = 20
+# Of so many namespaces one is asked whether the other end of a pair may be there.
+CANDIDATES = 64
 # The device of /dev/net/tun (Linux Documentation/admin-guide/devices.txt).
 TUN = os.makedev(10, 200)
 
@@ -69,7 +71,9 @@ class Links(Kind):
                     continue  # its last process has ended meanwhile
                 except OSError as error:
                     faults.append(f"netns {inode}: cannot list its links: {error.strerror or error}")
+        across = [(facts, facts["nsid"]) for facts in objects if leads_across(facts)]
         tie_peers(objects, home, nsids)
+        tie_across(look.host, {netns.facts["inode"]: netns for netns in look.objects("netns")}, across)
         hold_taps(look.host, objects, home)
         return Listing(
             tuple(
@@ -177,6 +181,43 @@ def tie_peers(objects: list[dict[str, Any]], home: int, nsids: Mapping[int, int]
         facts["peer_netns"] = netns
         facts["peer"] = other["name"] if other else ""
         facts["peer_address"] = other["address"] if other else ""
+
+
+def leads_across(facts: Mapping[str, Any]) -> bool:
+    """Whether a link's other end is in another namespace, and neither end is in the host's."""
+    nsid = facts["nsid"]
+    return not facts["host"] and facts["peer_index"] and nsid is not None and nsid != facts["home_nsid"]
+
+
+def tie_across(host: Host, spaces: Mapping[int, Object], across: Sequence[tuple[dict[str, Any], int]]) -> None:
+    """Name the other ends of pairs between two namespaces that are not the host's. Which of the others one namespace
+    means by a number only it can tell, so it is asked about those that have a link with these two numbers the other
+    way round, and never about all."""
+    from pyroute2 import IPRoute
+
+    turned: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for facts, _ in across:
+        turned.setdefault((facts["peer_index"], facts["index"]), []).append(facts)
+    ends: dict[int, list[tuple[dict[str, Any], int]]] = {}
+    for facts, nsid in across:
+        if turned.get((facts["index"], facts["peer_index"])):
+            ends.setdefault(facts["netns"], []).append((facts, nsid))
+    for inode, found in ends.items():
+        others: dict[int, None] = {}
+        for facts, _ in found:
+            for other in turned[facts["index"], facts["peer_index"]][:CANDIDATES]:
+                others.setdefault(other["netns"])
+        with suppress(OSError), opened(host, spaces[inode]) as fd, entered(fd), IPRoute() as inside:
+            numbers: dict[int, int] = {}
+            for each in others:
+                with suppress(OSError), opened(host, spaces[each]) as candidate:
+                    number = nsid_of(inside, candidate)
+                    if number is not None:
+                        numbers[number] = each
+            for facts, nsid in found:
+                for other in turned[facts["index"], facts["peer_index"]]:
+                    if numbers.get(nsid) == other["netns"]:
+                        facts.update(peer_netns=other["netns"], peer=other["name"], peer_address=other["address"])
 
 
 def hold_taps(host: Host, objects: Sequence[dict[str, Any]], home: int) -> None:

@@ -87,15 +87,18 @@ class Rule:
 
 @dataclass(slots=True)
 class Saved:
-    """What a -save tool printed: rules in their order, user-defined chains as (table, chain)."""
+    """What a -save tool printed: rules in their order, user-defined chains as (table, chain), and of the built-in ones
+    those with a policy other than ACCEPT as (table, chain, policy)."""
 
     rules: list[Rule] = field(default_factory=list)
     chains: list[tuple[str, str]] = field(default_factory=list)
+    policies: list[tuple[str, str, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     def add(self, other: Saved) -> None:
         self.rules += other.rules
         self.chains += other.chains
+        self.policies += other.policies
         self.faults += other.faults
 
 
@@ -112,7 +115,7 @@ class Batch:
 
 
 class XtablesRules(Kind):
-    """One object for each rule and each user-defined chain.
+    """One object for each rule, each user-defined chain, and each policy of a built-in chain that is not ACCEPT.
 
     Identical rules are told apart by their count only: the first is n = 1, the next "#2". Any one of them that
     is removed is the first in its chain, and what is left is counted anew.
@@ -122,11 +125,12 @@ class XtablesRules(Kind):
     title = "iptables rules"
 
     def survey(self, look: Look) -> Listing:
-        """Key "FAMILY BACKEND TABLE -A CHAIN TEXT" or "... -N CHAIN".
+        """Key "FAMILY BACKEND TABLE -A CHAIN TEXT" or "... -N CHAIN" or "... -P CHAIN POLICY".
 
         facts of a rule: family, backend, table, chain, rule, comment, target, interfaces, macs.
         facts of a chain: family, backend, table, chain, user (true), references, rules. What a product says of a chain
         that others may use, too, stands in `only_empty`: it goes without what is in it, and only when that is nothing.
+        facts of a policy: family, backend, table, chain, policy. It is never removed, for there is always one.
         """
         objects: list[Object] = []
         faults: list[str] = []
@@ -272,6 +276,11 @@ def parse(text: str, family: str) -> Saved:
             # ebtables gives user-defined chains a policy, too.
             if policy.startswith("-") or (family == "bridge" and name not in BUILT_IN):
                 saved.chains.append((table, name))
+            elif name in BUILT_IN and policy.partition(" ")[0] != "ACCEPT":
+                saved.policies.append((table, name, policy.partition(" ")[0]))
+        elif line.startswith("-P ") and not line.endswith(" ACCEPT"):
+            _, name, policy = [*line.split(), "", ""][:3]
+            saved.policies.append((table, name, policy))
         elif line.startswith("-N "):
             saved.chains.append((table, line.split()[1]))
         elif line.startswith("-A "):
@@ -310,6 +319,10 @@ def objects_of(backend: Backend, saved: Saved) -> Iterator[Object]:
         n = count[rule]
         key = f"{family} {variant} {rule.table} {rule.line}".replace("\n", "\\n") + (f" #{n}" if n > 1 else "")
         yield Object("xtables", key, (family, variant, rule.table, rule.line, n), facts)
+    for table, chain, policy in saved.policies:
+        facts = {"family": family, "backend": variant, "table": table, "chain": chain, "policy": policy}
+        line = f"-P {chain} {policy}"
+        yield Object("xtables", f"{family} {variant} {table} {line}", (family, variant, table, line, 1), facts)
     for table, chain in saved.chains:
         facts = {
             "family": family,
@@ -397,6 +410,9 @@ def choose(saved: Saved, objects: Sequence[Object]) -> Batch:
     chains: dict[tuple[str, str], Object] = {}
     for object in objects:
         table, line, n = str(object.identity[2]), str(object.identity[3]), int(object.identity[4])
+        if line.startswith("-P "):
+            batch.causes[object.id] = "a policy is not removed"
+            continue
         if line.startswith("-N "):
             if (table, line[3:]) in known:
                 chains[table, line[3:]] = object

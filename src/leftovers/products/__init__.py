@@ -9,7 +9,11 @@ from leftovers.products.product import Directory, Product, Reader
 
 __all__ = ["NAMES", "Directory", "Product", "Reader", "known", "load", "with_companions"]
 
-NAMES = ("incus", "lxd", "lxd-snap", "microk8s", "docker-snap", "k8s", "podman", "incus-lxcfs", "lxcfs")
+NAMES = (
+    *("incus", "lxd", "lxd-snap", "microk8s", "docker-snap", "k8s"),
+    *("docker", "nerdctl", "podman", "kubernetes", "k3s", "rke2", "containerd"),
+    *("incus-lxcfs", "lxcfs"),
+)
 
 
 def load(name: str) -> Product:

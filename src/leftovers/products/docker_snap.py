@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from leftovers.model import Role
 from leftovers.products.containers import Runtime, product
+from leftovers.products.containers.docker import mounts
 
 STORE = "/var/snap/docker/common/var-lib-docker"
 RUN = "/run/snap.docker"
@@ -34,17 +35,7 @@ RUNTIME = Runtime(
     ),
     conf="",
     brings=("docker", "containerd"),
-    # daemon/daemon_linux.go, getCleanPatterns; graph drivers; volume/local/local_unix.go; daemon/snapshotter/mount.go.
-    mounts=(
-        (
-            STORE,
-            r"(overlay2|fuse-overlayfs|btrfs/subvolumes|zfs/graph|rootfs/[a-z0-9-]+)/[0-9a-z-]+(/.*)?\Z",
-            "a container's file system",
-        ),
-        (STORE, r"containers/[0-9a-f]{64}/mounts/.+", "a container's shared memory, or a secret of it"),
-        (STORE, r"(plugins/[0-9a-f]{64}|buildkit/executor/[^/]+|tmp/[^/]+)(/.*)?\Z", "a mount of dockerd's"),
-        (STORE, r"volumes/[^/]+/_data\Z", "a volume"),
-    ),
+    mounts=mounts(STORE),
     netns=f"{RUN}/netns",
     runc=f"{RUN}/runtime-runc",
     cgroups=("/docker", "/system.slice/docker"),

@@ -32,6 +32,8 @@ class Product:
     title       what people read
     packages    the packages that can hold its daemon; none if it is a snap
     daemons     the daemon's file, in all layouts: the product is installed while one of them exists
+    uninstall   the command that removes it, where it is in no package and no snap
+    common      whether other products have a daemon of that name, too: one that runs from another file says nothing
     snaps       the snaps that are the product: it is installed while snapd has one of them
     units       its systemd units (names or fnmatch patterns)
     directories what it declares on disk
@@ -45,6 +47,7 @@ class Product:
     places      what of the host's files its records point to: paths to be looked at besides `directories`
     elsewhere   what its records say of other machines: one line each (only ever reported)
     relies      the kinds that its records speak of: not to be able to list these is a fault
+    deletes     the data that its package's own purge is about to delete, as it stands; we neither keep nor delete it
     rules       by kind: what proves an object its own
     holds       by kind: rules that are asked last, about what would go: who else uses it. What they find something
                 about stays, as HELD, with their reason after that of the claim and their first evidence before its
@@ -72,7 +75,9 @@ class Product:
     title: str
     packages: tuple[str, ...]
     daemons: tuple[str, ...] = ()
+    common: bool = False
     snaps: tuple[str, ...] = ()
+    uninstall: str = ""
     units: tuple[str, ...] = ()
     directories: tuple[Directory, ...] = ()
     accounts: tuple[str, ...] = ()
@@ -85,6 +90,7 @@ class Product:
     places: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     elsewhere: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
     relies: Callable[[tuple[Record, ...]], tuple[str, ...]] = lambda records: ()
+    deletes: Callable[[Host], tuple[str, ...]] = lambda host: ()
     rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     holds: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     successors: tuple[str, ...] = ()

@@ -86,6 +86,13 @@ def test_send(serve: Serve, status: bytes) -> None:
     assert json.loads(body) == {"a": "\u00e4", "b": [True]}
 
 
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_send_without_a_document_in_the_answer(serve: Serve, status: bytes) -> None:
+    assert send(serve(lambda connection, _: connection.sendall(b"HTTP/1.0 " + status + b"\r\n\r\n"))) is None
+    with pytest.raises(Unreadable, match=f"HTTP status {status[:3].decode()}"):
+        get(serve(lambda connection, _: connection.sendall(b"HTTP/1.0 " + status + b"\r\n\r\n")))
+
+
 def test_what_only_begins_is_no_answer_to_get(serve: Serve) -> None:
     with pytest.raises(Unreadable, match="HTTP status 202"):
         get(serve(lambda connection, _: connection.sendall(b"HTTP/1.0 202 Accepted\r\n\r\n[]")))

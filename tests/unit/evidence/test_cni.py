@@ -78,6 +78,8 @@ def test_a_result_as_it_is(host: Host) -> None:
         "netns": "/var/run/netns/cni-1",
         "pod": "web-0",
         "pod_namespace": "default",
+        "pod_uid": "",
+        "sandbox": "",
         "links": ["cali12345678901"],
         "addresses": ["10.1.64.2/32"],
         "gateways": ["10.1.64.1"],

@@ -8,7 +8,9 @@ import pathlib
 from typing import Any
 
 import pytest
+from bolt_file import Writer
 
+from leftovers.errors import Unreadable
 from leftovers.evidence import containerd
 from leftovers.host import Host
 from leftovers.model import Record
@@ -21,6 +23,8 @@ POD = {
     "io.kubernetes.cri.sandbox-name": "web-0",
     "io.kubernetes.cri.sandbox-namespace": "default",
     "io.kubernetes.cri.sandbox-uid": "11111111-2222-3333-4444-555555555555",
+    "io.kubernetes.cri.image-name": "docker.io/library/nginx:1.27",
+    "io.kubernetes.cri.container-name": "nginx",
 }
 CONFIG = {
     "ociVersion": "1.1.0",
@@ -91,6 +95,8 @@ def test_a_bundle_as_it_is(disk: Disk) -> None:
         "pod_uid": POD["io.kubernetes.cri.sandbox-uid"],
         "shim": "/snap/microk8s/7000/bin/containerd-shim-runc-v2",
         "socket": "/run/containerd/s/ab",
+        "image": "docker.io/library/nginx:1.27",
+        "name": "nginx",
     }
     assert records[f"k8s.io/{INNER}"].facts["bundle"] == ""
     assert records[f"k8s.io/{'d' * 64}"].facts["sandbox"] == "d" * 64
@@ -183,6 +189,7 @@ def test_runc_s_state(disk: Disk) -> None:
         "init_process_start": 123456,
         "config": {"labels": [f"bundle={STATE}/{containerd.TASKS}/k8s.io/{SANDBOX}"]},
         "cgroup_paths": {"": "/sys/fs/cgroup/kubepods/x", "pids": 3},
+        "created": "2026-11-20T10:00:00.5Z",
     }
     disk.write(f"/run/containerd/runc/k8s.io/{SANDBOX}/state.json", state)
     assert runc(disk)[f"k8s.io/{SANDBOX}"] == {
@@ -193,6 +200,7 @@ def test_runc_s_state(disk: Disk) -> None:
         "start": 123456,
         "bundle": f"{STATE}/{containerd.TASKS}/k8s.io/{SANDBOX}",
         "cgroups": ["/sys/fs/cgroup/kubepods/x"],
+        "created": "2026-11-20T10:00:00.5Z",
     }
 
 
@@ -238,3 +246,34 @@ def test_the_name_of_a_socket() -> None:
     assert (
         own == "48cf8273f84e0587b7f5a942cdea2c76b0ee5b664b2e396e851b93596d391e54" and debug != own and len(debug) == 64
     )
+
+
+def test_its_book_of_containers_and_sandboxes(tmp_path: pathlib.Path) -> None:
+    host = Host(str(tmp_path))
+    assert containerd.registered(host, ROOT) == set(), "it has none"
+    made = {b"createdat": b"x"}
+    tree = {
+        b"v1": {
+            b"k8s.io": {b"containers": {b"c1": made}, b"sandboxes": {b"s1": made}, b"images": {b"i1": made}},
+            b"default": {b"containers": {b"job": {**made, b"labels": {b"a": b"b"}}}},
+        }
+    }
+    path = pathlib.Path(host.path(f"{ROOT}/io.containerd.metadata.v1.bolt/meta.db"))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(Writer().file(tree))
+    assert containerd.registered(host, ROOT) == {("k8s.io", "c1"), ("k8s.io", "s1"), ("default", "job")}
+    path.write_bytes(b"x" * 9000)
+    with pytest.raises(Unreadable):
+        containerd.registered(host, ROOT)
+
+
+def test_what_it_keeps_through_a_boot(tmp_path: pathlib.Path) -> None:
+    host = Host(str(tmp_path))
+    tasks, sandboxes = "io.containerd.runtime.v2.task", "io.containerd.grpc.v1.cri/sandboxes"
+    for path in (f"{tasks}/k8s.io/{'a' * 64}", f"{tasks}/default/.job", f"{sandboxes}/{'b' * 64}"):
+        pathlib.Path(host.path(f"{ROOT}/{path}")).mkdir(parents=True)
+    faults: list[str] = []
+    found = containerd.read_kept(host, ROOT, (), faults)
+    assert {record.name for record in found} == {f"k8s.io/{'a' * 64}", "default/job", f"k8s.io/{'b' * 64}"}
+    assert {each.name for each in containerd.read_kept(host, ROOT, ("default",), faults)} == {"default/job"}
+    assert faults == []

@@ -137,6 +137,8 @@ def test_real(host: Host) -> None:
             {"device": "root", "source": "", "path": "/", "pool": "default"},
         ],
         "proxies": ["web"],
+        "image": "",
+        "created": "2026-11-20T23:39:33.422153632Z",
     }
     assert (pool.type, pool.name, pool.source) == ("pool", "default", "disk")
     assert pool.facts["driver"] == "dir" and pool.facts["source"] == "/var/lib/incus/storage-pools/default"

@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Iterator
 
@@ -245,6 +246,30 @@ def test_the_log_is_part_of_it(host: Host) -> None:
     assert not faults and "mv" in of(records, "network")
     before.remove("db.bin.copy-wal")
     assert sorted(os.listdir(os.path.dirname(host.path(PATH)))) == before
+
+
+def test_a_journal_has_no_file_of_the_host_s_deleted(host: Host, tmp_path: pathlib.Path) -> None:
+    """One of several databases' (SQLite's pager.c, writeSuperJournal): who rolls it back deletes what it names."""
+    make(host, SCHEMA, CONTENT)
+    path = pathlib.Path(host.path(PATH))
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA cache_size=1")
+    connection.execute("CREATE TABLE more (text)")
+    connection.executemany("INSERT INTO more VALUES (?)", [("x" * 900,)] * 400)
+    connection.execute("BEGIN")
+    connection.execute("UPDATE more SET text = 'y' || text")
+    name = os.fsencode(victim)
+    tail = struct.pack(">II", len(name), sum(name)) + bytes.fromhex("d9d505f920a163d7")
+    journal = pathlib.Path(f"{path}-journal").read_bytes() + struct.pack(">I", 0x40000000 // 4096 + 1) + name + tail
+    copy = path.read_bytes()
+    connection.close()
+    path.write_bytes(copy)
+    pathlib.Path(f"{path}-journal").write_bytes(journal)
+    records, faults = incus_database.read(host, PATH)
+    assert victim.read_text() == "precious"
+    assert not records and "journal" in faults[0]
 
 
 def test_stale(host: Host) -> None:

@@ -61,6 +61,17 @@ def test_a_container_and_all_that_hangs_on_it(host: Docker) -> None:
     }
 
 
+def test_a_user_s_own_podman_has_nothing_in_the_host_s_network(host: Docker) -> None:
+    """What keeps his namespaces runs for as long as he has containers, in the host's network namespace."""
+    host.container()
+    host.link("docker0", "bridge", addresses=["172.17.0.1"])
+    host.process(30, "/usr/bin/podman", "podman", uid=1000)
+    host.process(31, "/usr/bin/dockerd", "dockerd", uid=1000)
+    assert "link:docker0" in host.gone(been=True)
+    host.process(32, "/usr/bin/podman", "podman", "system", "service")
+    assert "link:docker0" not in host.gone(been=True), "root's may"
+
+
 def test_another_docker_keeps_all_that_is_called_the_same(host: Docker) -> None:
     host.container()
     host.cgroup("/docker", populated=True)
@@ -298,7 +309,8 @@ def test_the_store(tmp_path: Path) -> None:
     (tmp_path / "d/containers/mine").mkdir()
     records, faults = docker_store.read(Host(str(tmp_path)), "/d")
     assert [record.name for record in records] == [ID] and faults == []
-    assert records[0].facts == {"id": ID, "name": "web", "networks": [NETWORK], "sandbox": f"{RUN}/netns/1234567890ab"}
+    facts = {name: records[0].facts[name] for name in ("id", "name", "networks", "sandbox")}
+    assert facts == {"id": ID, "name": "web", "networks": [NETWORK], "sandbox": f"{RUN}/netns/1234567890ab"}
 
 
 def test_a_hostile_store(tmp_path: Path) -> None:

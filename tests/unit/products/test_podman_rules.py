@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import pwd
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from leftovers.model import Claim, Object, Presence, Record, Role, Scope
 from leftovers.products import known, load
 from leftovers.products.libpod import reading, users
 from leftovers.products.libpod.names import GRAPH, STATE, TMP
+from leftovers.survey import presence
 
 ID, OTHER, POD, LAYER = "a" * 64, "b" * 64, "c" * 64, "d" * 64
 PIN = "/run/netns/netns-01234567-89ab-cdef-0123-456789abcdef"
@@ -164,6 +166,56 @@ def test_a_bridge_with_somebody_s_port_is_held_and_an_unmanaged_one_is_the_admin
     assert claims["link:veth7"].role is Role.LIVE
 
 
+def test_the_run_root_stays_while_buildah_has_a_container_in_the_store(host: Podman) -> None:
+    """It has which layers are mounted, and how often; for `buildah mount` nothing has to run."""
+    host.container()
+    run = "/run/containers/storage"
+    host.file(run)
+    assert f"file:{run}" in host.gone()
+    host.record("stored", OTHER, "disk", id=OTHER, name="", layer="e" * 64, driver="overlay", by="")
+    assert f"file:{run}" in host.gone(), "podman build leaves such a one, too"
+    host.file("/usr/bin/buildah", "file")
+    claim = host.ask()[f"file:{run}"]
+    assert claim.role is Role.ADMIN and "buildah" in claim.evidence[0].text
+
+
+def test_a_bridge_that_the_administrator_had_before_is_held(host: Podman) -> None:
+    """`podman network create --interface-name br-vms`: netavark adds its address to the bridge that is there."""
+    host.container()
+    facts = {"id": OTHER, "driver": "bridge", "managed": True, "subnets": ["10.89.0.0/24"], "gateways": []}
+    host.record(
+        "podman-network", "vms", "disk", name="vms", bridge="br-vms", path="/etc/containers/networks/vms.json", **facts
+    )
+    host.link("br-vms", "bridge", addresses=["192.0.2.1", "10.89.0.1", "fe80::1"])
+    host.link("podman0", "bridge", addresses=["10.88.0.1", "fe80::2"])
+    claims = host.ask()
+    assert claims["link:br-vms"].role is Role.HELD and "192.0.2.1" in claims["link:br-vms"].evidence[0].text
+    assert claims["link:podman0"].role is Role.LIVE
+
+
+def test_what_anybody_puts_into_dev_shm_is_not_podman_s(host: Podman) -> None:
+    """It is everybody's to write in: a directory of that name, or any file where no Podman has been, says nothing."""
+    path = "/dev/shm/libpod_lock"
+    host.file(path, "file")
+    assert host.gone() == set()
+    host.listed["file"] = []
+    host.file(path, entries=("precious",))
+    host.database({"id": ID})
+    assert host.gone() == set()
+    host.listed["file"] = []
+    host.file(path, "file")
+    assert host.gone() == {f"file:{path}"}
+
+
+def test_a_podman_of_no_package_is_one(tmp_path: pathlib.Path) -> None:
+    """podman-static in /usr/local has the same store and the same /run: Debian's package goes, the containers stay."""
+    nobody = {"process": (), "mount": ()}
+    assert presence(Host(str(tmp_path)), load("podman"), nobody)[0] is Presence.ABSENT
+    (tmp_path / "usr/local/bin").mkdir(parents=True)
+    (tmp_path / "usr/local/bin/podman").touch()
+    assert presence(Host(str(tmp_path)), load("podman"), nobody)[0] is Presence.INSTALLED
+
+
 def test_a_monitor_that_ended_leaves_its_container_known_by_the_runtime(host: Podman) -> None:
     host.database({"id": ID})
     host.record(
@@ -274,6 +326,39 @@ def test_nothing_is_an_orphan_where_the_database_could_not_be_read(host: Podman)
     assert "process:20" in host.gone() and orphans(host) == set()
 
 
+def test_containers_of_another_graph_root_are_no_orphans(host: Podman) -> None:
+    """`podman --root /srv/store run`: another database, and the same directories in /run."""
+    host.container()
+    argv = ("-c", OTHER, "-b", f"/srv/store/overlay-containers/{OTHER}/userdata", "--exit-dir", f"{TMP}/exits")
+    host.process(20, CONMON, CONMON, *argv, cgroup=f"/machine.slice/libpod-conmon-{OTHER}.scope")
+    host.process(21, "/app", "app", ppid=20, cgroup=f"/machine.slice/libpod-{OTHER}.scope", nested=True, netns=78)
+    host.cgroup(f"/machine.slice/libpod-{OTHER}.scope", populated=True)
+    host.netns(78, [21], [STRANGE_PIN])
+    host.record("persist", OTHER, "disk", id=OTHER, path=f"{TMP}/persist/{OTHER}")
+    assert "process:21" in host.gone() and orphans(host) == set()
+    # Nor is it one when the monitor has ended: the runtime has where it was started.
+    host.listed["process"] = [process for process in host.listed["process"] if process.key != "20"]
+    assert "process:21" in orphans(host)
+    path = f"/run/crun/{OTHER}"
+    facts = {"id": OTHER, "pid": 21, "start": 9, "bundle": argv[3], "rootfs": "", "path": path}
+    host.record("runtime", path, "disk", **facts)
+    assert orphans(host) == set()
+
+
+def test_a_store_on_a_server_may_have_whom_the_database_has_not(tmp_path: pathlib.Path, host: Podman) -> None:
+    (tmp_path / "etc/containers").mkdir(parents=True)
+    (tmp_path / "etc/containers/storage.conf").write_text('[storage]\ngraphroot = "/srv/far/store"\n')
+    far = Object("mount", "/srv/far", ("/srv/far",), {"point": "/srv/far", "fstype": "virtiofs", "host": True})
+    here = look(tmp_path)
+    records, faults = reading.read_store(Look(here.host, here.scope, {**here.listed, "mount": (far,)}))
+    assert "not read" in faults[0]
+    host.database({"id": ID})
+    host.monitor(20, OTHER)
+    assert orphans(host) == {"process:20"}
+    host.records += records
+    assert orphans(host) == set()
+
+
 def test_instances_have_their_ties(host: Podman) -> None:
     host.container()
     case = host.case()
@@ -282,6 +367,16 @@ def test_instances_have_their_ties(host: Podman) -> None:
     (found,) = host.product.instances(case)
     assert (found.id, found.name, found.image, found.state) == (ID, "web", "bb", "running")
     assert {"process:10", "process:11", "netns:77", f"cgroup:{SCOPE}", f"mount:{STATIC}/shm"} <= set(found.ties)
+
+
+def test_a_pid_that_was_given_again_ties_to_who_has_it(host: Podman) -> None:
+    host.container()
+    host.record("podman", OTHER, "disk", **{**FACTS, "id": OTHER, "name": "crashed", "netns": "", "pid": 11})
+    case = host.case()
+    attribute(case, host.product.rules)
+    assert host.product.instances is not None
+    ties = {each.name: each.ties for each in host.product.instances(case)}
+    assert "process:11" in ties["web"] and "process:11" not in ties["crashed"]
 
 
 # -- what is read of processes and users ----------------------------------------------------------------------------
@@ -348,6 +443,33 @@ def test_users_who_have_containers_are_named(tmp_path: pathlib.Path) -> None:
     assert not faults
 
 
+def test_a_user_s_store_on_a_server_is_not_asked_for(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where his home is on one, nor where something on the way from there is: it may hang for ever."""
+    (tmp_path / "etc").mkdir()
+    for name in ("alice", "bob", "carol"):
+        (home(tmp_path, name, 1000) / ".local/share/containers/storage/overlay").mkdir(parents=True)
+    os.rename(tmp_path / "home/bob/.local", tmp_path / "home/bob/.elsewhere")
+    os.symlink("/srv/far/bob", tmp_path / "home/bob/.local")
+    asked: list[str] = []
+    monkeypatch.setattr(users, "owner", lambda host, base, below: asked.append(base) or -1)
+    for point in ("/home/alice/.local/share", "/srv/far"):
+        mount = Object("mount", point, (point,), {"point": point, "fstype": "nfs4", "host": True})
+        here = look(tmp_path)
+        here = Look(here.host, here.scope, {**here.listed, "mount": (*here.listed["mount"], mount)})
+        asked.clear()
+        users.read_users(here)
+        far = "alice" if "alice" in point else "bob"
+        assert asked == [f"/home/{name}" for name in ("alice", "bob", "carol") if name != far]
+
+
+def test_where_a_home_leads_is_not_asked_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = pwd.struct_passwd(("alice", "x", 1000, 1000, "", "/nfs/far/alice", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: entry)
+    monkeypatch.setattr(Host, "read_bytes", lambda *_: b"1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /nfs rw - nfs4 b rw\n")
+    monkeypatch.setattr(os.path, "realpath", lambda path: pytest.fail(f"asked for {path}"))
+    assert users.user_of("alice").home == "/nfs/far/alice"
+
+
 def test_users_containers_are_kept_and_the_command_is_told(host: Podman) -> None:
     path = "/home/alice/.local/share/containers/storage"
     host.record("rootless", "alice", "disk", uid=1000, path=path, monitors=["50"])
@@ -410,6 +532,10 @@ def test_by_name_a_directory_is_the_user_s_by_its_owner(monkeypatch: pytest.Monk
 def test_who_is_no_user_or_root_is_no_product() -> None:
     assert not known("podman@root") and not known("podman@no-such-user") and not known("incus@root")
     assert not known("podman@") and known("podman")
+    # As scan names those whom /etc/passwd has not.
+    user = pwd.getpwnam("nobody")
+    assert known(f"podman@{user.pw_uid}") and users.user_of(str(user.pw_uid)).uid == user.pw_uid
+    assert not known("podman@0") and not known("podman@00") and not known("podman@999999999")
 
 
 def test_json_of_hostile_shape_is_no_conmon() -> None:

@@ -14,7 +14,7 @@ from leftovers import claims
 from leftovers.claims import Case, Finding, Rule
 from leftovers.kinds import KINDS
 from leftovers.model import Object
-from leftovers.products.containers import firewall, network, processes, reading, storage
+from leftovers.products.containers import docker, firewall, instances, network, processes, reading, storage
 from leftovers.products.containers.known import trace
 from leftovers.products.containers.names import Marker, Runtime, rules
 from leftovers.products.product import Product
@@ -44,7 +44,8 @@ def setting(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 def product(runtime: Runtime, **different: Any) -> Product:
-    """The description of a product. `different` has what Runtime has no word for: snaps, packages, units ..."""
+    """The description of a product. `different` has what Runtime has no word for: snaps, packages, units ...; its
+    readers are asked after those that all have."""
     kinds = {kind.name for kind in KINDS}
     units: tuple[str, ...] = different.get("units", ())
     by_kind: dict[str, tuple[Rule, ...]] = {
@@ -53,14 +54,14 @@ def product(runtime: Runtime, **different: Any) -> Product:
         "cgroup": rules(runtime, *processes.CGROUPS),
         "netns": rules(runtime, processes.netns),
         "mount": rules(runtime, storage.mount),
-        "link": rules(runtime, *network.LINKS),
-        "xtables": rules(runtime, *firewall.XTABLES),
+        "link": rules(runtime, *network.LINKS, *docker.LINKS),
+        "xtables": rules(runtime, *firewall.XTABLES, *docker.XTABLES),
         "nft": rules(runtime, firewall.table),
         "loop": tuple(
             claims.backed_below(path, "", "the device of a volume") for path in (runtime.directory, *runtime.beside)
         ),
         "apparmor": rules(runtime, firewall.profile),
-        "file": rules(runtime, *storage.RULES),
+        "file": rules(runtime, *storage.RULES, *docker.FILES),
         "account": (claims.reported(f"made for {runtime.title}"),),
         "sysctl": rules(runtime, setting),
     }
@@ -75,6 +76,7 @@ def product(runtime: Runtime, **different: Any) -> Product:
             partial(reader, runtime)
             for reader in (
                 reading.read_places,
+                reading.read_listeners,
                 reading.read_grounds,
                 reading.read_programs,
                 reading.read_shims,
@@ -85,9 +87,11 @@ def product(runtime: Runtime, **different: Any) -> Product:
                 reading.read_ufw,
                 reading.read_logs,
             )
-        ),
+        )
+        + tuple(different.pop("readers", ())),
         places=partial(reading.places, runtime),
         rules={kind: some for kind, some in by_kind.items() if kind in kinds},
+        instances=partial(instances.instances, runtime),
         # Not of what all share by name: another may have taken it over, as it is.
         recall=frozenset({"process", "mount", "loop"}),
         **asked,

@@ -21,12 +21,14 @@ MASQUERADE_NOTE = re.compile(
 KUBE = re.compile(
     r"KUBE-(MARK-MASQ|MARK-DROP|POSTROUTING|FIREWALL|IPTABLES-HINT|KUBELET-CANARY|PROXY-CANARY|SERVICES"
     r"|EXTERNAL-SERVICES|NODEPORTS|NODE-PORT|LOAD-BALANCER|FIRE-WALL|FORWARD|PROXY-FIREWALL|IPVS-FILTER"
-    r"|IPVS-OUT-FILTER|SOURCE-RANGES-FIREWALL|(SVC|SVL|SEP|FW|XLB|EXT)-[A-Z2-7]{16})\Z"
+    r"|IPVS-OUT-FILTER|SOURCE-RANGES-FIREWALL|(SVC|SVL|SEP|FW|XLB|EXT)-[A-Z2-7]{16}"
+    # kube-router's pkg/controllers/netpol, which k3s has in it.
+    r"|ROUTER-(INPUT|OUTPUT|FORWARD|SERVICES)|POD-FW-[A-Z2-7]{16}|NWPLCY-([A-Z2-7]{16}|DEFAULT))\Z"
 )
 # What their rules in the built-in chains say. Those of kubelet, and of marks, say nothing.
 KUBE_NOTES = re.compile(
     r"kubernetes .*|handle hairpin .*|flush .*|block incoming localnet connections|ipvs access filter"
-    r"|kube-proxy firewall rules|"
+    r"|kube-proxy firewall rules|kube-router netpol - .*|"
 )
 # felix/rules/rulesdefs/rulesdefs.go: all its rules have such a comment, also its jumps in the built-in chains.
 CALI = re.compile(r"(cali-[A-Za-z0-9_.-]+|califw-.+|calitw-.+|califh-.+|calith-.+|calipi-.+|calipo-.+)\Z")
@@ -48,6 +50,11 @@ PASSED = re.compile(
 # DOCKER-USER is the administrator's.
 DOCKER = re.compile(r"DOCKER(-(FORWARD|BRIDGE|CT|INTERNAL|INGRESS|ISOLATION-STAGE-[12]))?\Z")
 USER_CHAIN = "DOCKER-USER"
+# plugins/meta/firewall/{iptables,ingresspolicy}.go: what keeps the networks of different bridges apart, and the chain
+# that is made for the administrator.
+APART = re.compile(r"CNI-ISOLATION-STAGE-[12]\Z")
+APART_NOTE = re.compile(r"CNI firewall plugin rules \(ingressPolicy: [a-z|-]+\)\Z")
+OVERRIDES = "CNI-ADMIN"
 PORTMAP_NOTES = re.compile(r"CNI portfwd requiring masquerade|CNI portfwd masquerade mark|CNI firewall plugin rules|")
 FAMILIES = (
     ("kube", KUBE, KUBE_NOTES, "of kube-proxy's or kubelet's"),
@@ -75,7 +82,7 @@ TABLES = {
 CALI_SETS = re.compile(r"cali[46]0.+|cali[46]t.+|felix-[46]-.+")
 KUBE_SETS = re.compile(
     r"KUBE-(6-)?(LOOP-BACK|CLUSTER-IP|EXTERNAL-IP(-LOCAL)?|LOAD-BALANCER(-LOCAL|-FW|-SOURCE-IP|-SOURCE-CIDR)?"
-    r"|NODE-PORT-(LOCAL-)?(TCP|UDP|SCTP(-HASH)?)|HEALTH-CHECK-NODE-PORT|IPVS-IPS)\Z"
+    r"|NODE-PORT-(LOCAL-)?(TCP|UDP|SCTP(-HASH)?)|HEALTH-CHECK-NODE-PORT|IPVS-IPS|(SRC|DST)-[A-Z2-7]{16})\Z"
 )
 
 
@@ -181,29 +188,6 @@ def strangers(runtime: Runtime, case: Case, obj: Object) -> str:
     return table.get((obj.facts["family"], obj.facts["backend"], obj.facts["table"]), "")
 
 
-# What dockerd has for each bridge in the built-in chains, without a comment (up to 27.x; from 28 on only the first).
-BRIDGE_RULES = (
-    r"-s [0-9./]+ ! -o {0} -j MASQUERADE",
-    r"-o {0} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-    r"-i {0} ! -o {0} -j ACCEPT",
-    r"-i {0} -o {0} -j (ACCEPT|DROP)",
-)
-
-
-def bridge_rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """A rule of dockerd's about one of its bridges, to the letter: one with a word more is a person's."""
-    rule = str(obj.facts.get("rule", ""))
-    if "docker" not in runtime.brings or obj.facts["chain"] not in BUILT_IN or not rule:
-        return None
-    for link in case.proven("link"):
-        if link.facts["type"] == "bridge" and any(
-            re.fullmatch(form.format(re.escape(link.key)), rule) for form in BRIDGE_RULES
-        ):
-            said = Evidence("kernel", f"as dockerd writes it for {link.key}, a bridge of {runtime.title}")
-            return Finding("a rule of Docker's", (said,))
-    return None
-
-
 def user_chain(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """DOCKER-USER, which dockerd makes for the administrator, and the jump to it: what is in it is his. Empty, or with
     nothing in it but the RETURN that dockerd wrote there once, it says nothing."""
@@ -228,7 +212,79 @@ def user_chain(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return shared(runtime, obj, case, "docker", "an empty chain of Docker's, or a jump to it", said, advice)
 
 
-XTABLES = (own_rule, container_rule, address_rule, shared_rule, bridge_rule, user_chain)
+def apart(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What CNI's firewall plugin has to keep bridges apart, and leaves for ever: a rule about a bridge of the product's
+    is its own; the chains, and the rules that lead there and back, go when nobody else's is in them."""
+    facts, target = obj.facts, obj.facts.get("target", "")
+    if "cni" not in runtime.brings or facts["table"] != "filter" or facts["family"] not in ("ip", "ip6"):
+        return None
+    inner = APART.match(facts["chain"]) is not None
+    if not inner and not (facts["chain"] == "FORWARD" and APART.match(target)):
+        return None
+    if not facts.get("user") and not APART_NOTE.match(facts.get("comment", "")):
+        return None
+    said = Evidence("kernel", f"in chain {facts['chain']}" if inner else f"leads to {target}")
+    own = own_bridges(runtime, case)
+    links = set(facts.get("interfaces", ()))
+    if links:
+        bridges = sorted(links & own.keys())
+        return Finding("keeps a bridge apart", (own[bridges[0]], said)) if links == set(bridges) else None
+    tool = "iptables" if facts["family"] == "ip" else "ip6tables"
+    advice = f"{tool} -S {facts['chain']}"
+    place = facts["family"], facts["backend"]
+    for rule in case.objects("xtables"):
+        strange = sorted(set(rule.facts.get("interfaces", ())) - own.keys())
+        same = (rule.facts["family"], rule.facts["backend"]) == place and APART.match(rule.facts["chain"])
+        if strange and same and trace(runtime, case):
+            user = Evidence("kernel", f"a rule of {rule.facts['chain']} is about {strange[0]}")
+            reason = "keeps bridges apart, also somebody else's"
+            return Finding(reason, (user, said), role=held(case, obj), advice=advice)
+    more = {"only_empty": True} if facts.get("user") else {}
+    return shared(runtime, obj, case, "cni", "keeps CNI's bridges apart", said, advice, facts=more)
+
+
+def own_bridges(runtime: Runtime, case: Case) -> dict[str, Evidence]:
+    """The bridges of the product's networks, also those that are gone already."""
+    found = {
+        link.key: Evidence("kernel", f"{link.key} is a bridge of {runtime.title}")
+        for link in case.proven("link")
+        if link.facts["type"] == "bridge"
+    }
+    there = {link.key for link in case.objects("link")}
+    for record in case.records_of("conflist") if "nerdctl" in runtime.brings else ():
+        for name in record.facts["bridges"] if record.facts.get("nerdctl") else ():
+            if name not in there:
+                found.setdefault(name, Evidence(record.source, f"{record.name} asks for {name}"))
+    return found
+
+
+def overrides(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The chain that CNI's firewall plugin makes for the administrator: what is in it is his. Empty it says nothing."""
+    facts = obj.facts
+    if "cni" not in runtime.brings or facts["table"] != "filter" or facts["chain"] != OVERRIDES:
+        return None
+    place = facts["family"], facts["backend"], facts["table"]
+    inner = [
+        rule.facts["rule"]
+        for rule in case.objects("xtables")
+        if rule.facts["chain"] == OVERRIDES
+        and rule.facts.get("rule")
+        and (rule.facts["family"], rule.facts["backend"], rule.facts["table"]) == place
+    ]
+    tool = "iptables" if facts["family"] == "ip" else "ip6tables"
+    said, advice = (
+        Evidence("kernel", f"{OVERRIDES} holds {', '.join(inner[:2]) or 'nothing'}"),
+        f"{tool} -S {OVERRIDES}",
+    )
+    if inner:
+        if not trace(runtime, case):
+            return None
+        return Finding("the administrator's rules for CNI", (said,), role=Role.ADMIN, advice=advice)
+    more = {"only_empty": True}
+    return shared(runtime, obj, case, "cni", "an empty chain of CNI's", said, advice, facts=more)
+
+
+XTABLES = (own_rule, container_rule, address_rule, shared_rule, user_chain, apart, overrides)
 
 
 # -- nft ------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,9 @@ __all__ = [
         "data_roots",
         "grounds",
         "holds",
+        "kept",
         "located",
+        "members",
         "pod_links",
     ),
     *("pod_uids", "relative", "runs_own", "trace", "unmounted"),
@@ -51,12 +53,17 @@ def grounds(runtime: Runtime, case: Case) -> dict[str, tuple[str, ...]]:
 
 
 DOCKER = "/var/lib/docker"
+SNAP_DOCKER = "/var/snap/docker"
 DOCKERD = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd")
 
 
 def stores(runtime: Runtime, case: Case) -> tuple[str, ...]:
     """Where dockerd has its data: where it always is, and where it was told to have it. With another dockerd here, that
     counts only while it is told, and never where that one has its own: an administrator's place may have become its."""
+    if runtime.store == DOCKER:
+        # The snap never has its own where this dockerd is told to have it.
+        dirs = [str(record.facts["path"]) for record in case.records_of("place") if record.name == runtime.store]
+        return tuple(dict.fromkeys((runtime.store, *(path for path in dirs if not below(path, SNAP_DOCKER)))))
     others = [
         process
         for process in case.objects("process")
@@ -85,22 +92,71 @@ def located(runtime: Runtime, case: Case, path: str) -> tuple[str, ...]:
     """Where something of the product's is; () if that is nobody's by a proof. Of a containerd that it shares that is
     where everybody has his: whoever asks looks for its namespaces there."""
     if runtime.shares and path and (below(path, runtime.state) or below(path, runtime.root)):
-        return (path,)
+        return () if runtime.lets and usurper(case) else (path,)
     table = grounds(runtime, case)
     ground = max((each for each in table if below(path, each)), key=len, default="")
     return tuple(place + path.removeprefix(ground) for place in table[ground]) if path and ground else ()
 
 
+def usurper(case: Case) -> str:
+    """Who else has his containerd where a shared one always is; "" if nobody is to be seen."""
+    return next((str(each.facts["why"]) for each in case.records_of("usurper") if each.source != "ledger"), "")
+
+
 def addresses(runtime: Runtime, case: Case) -> tuple[str, ...]:
     """containerd's socket, as shims may have been given it. Without a proof of its directory another's shims may have
     the same."""
-    return tuple(dict.fromkeys((*located(runtime, case, runtime.address), runtime.address)))
+    own = (runtime.address, *(address for address, _, _ in runtime.daemons))
+    return tuple(dict.fromkeys(path for each in own for path in (*located(runtime, case, each), each)))
 
 
 def holds(runtime: Runtime, case: Case, path: str) -> bool:
     """Whether a path lies in a directory of the product's own, or where that is by a symlink."""
+    path = path.removesuffix("//deleted")
     places = (place for each in grounds(runtime, case).values() for place in each)
-    return any(below(path.removesuffix("//deleted"), place) for place in places)
+    return any(below(path, place) for place in places) or of_member(runtime, case, path)
+
+
+# Where CRI keeps what it has of a sandbox or a container, by id.
+CRI = (
+    *("io.containerd.grpc.v1.cri/sandboxes", "io.containerd.grpc.v1.cri/containers"),
+    "io.containerd.podsandbox.controller.v1.podsandbox",
+)
+
+
+def members(runtime: Runtime, case: Case) -> frozenset[tuple[str, str]]:
+    """The containers (namespace, id) of a shared containerd that are the product's own by its own records."""
+
+    def make() -> frozenset[tuple[str, str]]:
+        types = ("container", "shim", "nerdctl") if runtime.known else ()
+        return frozenset(
+            (record.facts["namespace"], record.facts["id"]) for type in types for record in case.records_of(type)
+        )
+
+    found: frozenset[tuple[str, str]] = case.cached("containers.members", make)
+    return found
+
+
+def kept(runtime: Runtime, namespace: str, id: str) -> tuple[str, ...]:
+    """What a shared containerd has of one container, as directories named for it."""
+    inner = [f"{TASKS}/{namespace}/{id}", f"{TASKS}/{namespace}/.{id}"]
+    inner += [f"{place}/{id}" for place in CRI] if namespace == "k8s.io" else []
+    return tuple(f"{base}/{each}" for base in (runtime.state, runtime.root) for each in inner)
+
+
+def of_member(runtime: Runtime, case: Case, path: str) -> bool:
+    """Whether a path lies in what a shared containerd has of one of the product's containers."""
+    for base in (runtime.state, runtime.root) if runtime.known else ():
+        if not below(path, base):
+            continue
+        words = path[len(base) :].strip("/").split("/")
+        if words[0] == TASKS and len(words) > 2:
+            return (words[1], words[2].removeprefix(".")) in members(runtime, case)
+        for place in CRI:
+            depth = place.count("/") + 1
+            if "/".join(words[:depth]) == place and len(words) > depth:
+                return ("k8s.io", words[depth]) in members(runtime, case)
+    return False
 
 
 def relative(runtime: Runtime, case: Case, path: str, directory: str) -> str | None:
@@ -126,8 +182,11 @@ def unmounted(process: Object, case: Case) -> str:
 def runs_own(runtime: Runtime, case: Case, process: Object) -> bool:
     """Whether a process runs a file of the product's snap (reading.is_own): in another mount namespace than the host's
     a path alone says nothing."""
-    if process.facts["nested"] or not below(real_exe(process), runtime.programs):
+    exe = real_exe(process)
+    if process.facts["nested"] or not (runtime.is_program(exe) or elsewhere(runtime, case, exe)):
         return False
+    if exe in runtime.executables and process.facts["uid"] != 0:
+        return False  # a user may run the same for himself
     table: dict[str, Record] = case.cached(
         "containers.own",
         lambda: {record.name: record for record in case.records_of("own") if record.source != "ledger"},
@@ -136,22 +195,45 @@ def runs_own(runtime: Runtime, case: Case, process: Object) -> bool:
     return bool(process.facts["our_mnt"]) or (record is not None and record.facts["start"] == process.facts["start"])
 
 
+def elsewhere(runtime: Runtime, case: Case, exe: str) -> bool:
+    """Whether a file is one of the programs in the product's directory, where that is at another place."""
+    if not runtime.programs or not below(runtime.programs, runtime.directory):
+        return False
+    inner = runtime.programs.removeprefix(runtime.directory)
+    return any(below(exe, f"{place}{inner}") for place in case.at(runtime.directory))
+
+
 def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
     """The ids of the product's own containers, and what says so. An id that CRI made is nobody else's; one that a
     person chose may be, so it only counts where its namespace and daemon are told with it."""
 
     def make() -> dict[str, Evidence]:
         found: dict[str, Evidence] = {}
-        for record in case.records_of("container"):
-            if containerd.is_unique(record.facts["id"]):
-                found.setdefault(record.facts["id"], Evidence(record.source, f"a container of {runtime.address}"))
-        for record in case.records_of("shim"):
-            if containerd.is_unique(record.facts["id"]):
-                found.setdefault(record.facts["id"], Evidence(record.source, f"pid {record.name} is its shim"))
-        for record in case.records_of("runc"):
+
+        def add(record: Record, text: str) -> None:
             id = record.facts["id"]
-            if containerd.is_unique(id) and in_bundle(runtime, case, record.facts["bundle"]) == id:
-                found.setdefault(id, Evidence(record.source, f"runc runs it in {record.facts['bundle']}"))
+            if containerd.is_unique(id):
+                found.setdefault(id, Evidence(record.source, text))
+
+        for record in case.records_of("container"):
+            add(record, f"a container of {runtime.address}")
+        for record in case.records_of(runtime.known) if runtime.known == "nerdctl" else ():
+            add(record, f"{record.facts['path']} is there")
+        for record in case.records_of("shim"):
+            add(record, f"pid {record.name} is its shim")
+        for record in case.records_of("runc"):
+            if in_bundle(runtime, case, record.facts["bundle"]) == record.facts["id"]:
+                add(record, f"runc runs it in {record.facts['bundle']}")
+        alone = only_one(runtime, case)
+        for type in ("container", "shim", *(["nerdctl"] if runtime.known == "nerdctl" else [])):
+            for record in case.records_of(type):
+                # As ctr and nerdctl call it when they ask CNI's plugins for its network.
+                whole = f"{record.facts['namespace']}-{record.facts['id']}"
+                if containerd.is_unique(record.facts["id"]) or alone:
+                    found.setdefault(whole, Evidence(record.source, f"{record.name} of {runtime.address}"))
+        for record in case.records_of("adrift"):
+            if record.source != "ledger":
+                found.setdefault(record.name, Evidence(record.source, record.facts["why"]))
         for record in case.records_of("cni"):
             path = next((path for path in record.facts["paths"] if holds(runtime, case, path)), "")
             if path and containerd.is_unique(record.facts["id"]):
@@ -162,13 +244,30 @@ def containers(runtime: Runtime, case: Case) -> dict[str, Evidence]:
     return ids
 
 
+def only_one(runtime: Runtime, case: Case) -> bool:
+    """Whether no other containerd is to be seen, nor a shim of one: an id that a person chose is then of this one."""
+
+    def make() -> bool:
+        for process in case.objects("process"):
+            name, argv = real_exe(process).rpartition("/")[2], process.facts["argv"]
+            if name == "containerd" and not process.facts["nested"] and not runs_own(runtime, case, process):
+                return False
+            if "-namespace" in argv and "-address" in argv and runtime.address not in argv:
+                return False
+        return not usurper(case)
+
+    alone: bool = case.cached("containers.only_one", make)
+    return alone
+
+
 def in_bundle(runtime: Runtime, case: Case, path: str) -> str:
     """The id of the container whose bundle a path is; "" if it is none of the product's."""
-    inner = relative(runtime, case, path, f"{runtime.state}/{TASKS}") if path else None
-    words = (inner or "").split("/")
-    if len(words) != 2 or (runtime.namespaces and words[0] not in runtime.namespaces):
-        return ""
-    return words[1].removeprefix(".")
+    for state in runtime.states if path else ():
+        words = (relative(runtime, case, path, f"{state}/{TASKS}") or "").split("/")
+        if len(words) == 2 and (not runtime.namespaces or words[0] in runtime.namespaces):
+            id = words[1].removeprefix(".")
+            return id if not runtime.known or (words[0], id) in members(runtime, case) else ""
+    return ""
 
 
 def of(runtime: Runtime, case: Case, type: str) -> Iterator[tuple[Record, Evidence]]:

@@ -14,11 +14,19 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from leftovers.claims import Case, Finding, Rule
-from leftovers.model import Object, Role
+from leftovers.host import Host
+from leftovers.kinds.kind import Look
+from leftovers.model import Object, Record, Role
+from leftovers.mountinfo import below
 
 # What a product may have brought to a host, of that which all share by name.
 KUBERNETES = ("kube", "calico", "cilium", "flannel", "cni", "containerd")
 TASKS = "io.containerd.runtime.v2.task"
+# What a kubelet makes in its directory (kubernetes pkg/kubelet/config/defaults.go, pkg/kubelet/kubelet.go).
+KUBELET_NAMES = (
+    r"pods|plugins|plugins_registry|device-plugins|pod-resources|checkpoints|pki|image_manager|usernamespaces"
+    r"|(cpu_manager|memory_manager|dra_manager|allocated_pods|actuated_pods)_state"
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,8 @@ class Marker:
     who would have one there is on the host.
 
     directory  where it mostly is
-    file, form the file, and how a line of it names the directory; with the form "{}" its whole text does
+    file, form the file, and how a line of it names the directory; with the form "{}" its whole text does. More forms
+               are lines of their own
     sort       who else may have one there ("containerd", "kube", "cni")
     names      a regular expression: what the product makes in it
     whole      whether the directory goes with all that is in it, when that is nothing but these; else one by one
@@ -57,7 +66,7 @@ class Runtime:
     state, root  containerd's --state and --root
     namespaces   its namespaces of that containerd; none: all, the daemon is the product's own
     kubelet      kubelet's --root-dir; "" if it has none
-    programs     the directory of its own programs
+    programs     the directory of its own programs, "" if it has none
     services     a regular expression: the cgroups of its own services
     own          its directories and files, with what Directory wants to know
     marked       files that are only its own while their text has a word of it, or has no lines but some of these: path,
@@ -80,8 +89,14 @@ class Runtime:
     cgroups      above its containers, if they are not kubelet's
     profile      of its containers, and who else has one of that name
     store        dockerd's --data-root, "" if it has none
+    executables  its own programs in shared places
+    daemons      more containerds, that nobody else has: address, --state and --root of each
     shares       whether that containerd is another product's, or the host's: then only what is of `namespaces` in it
-                 is its own
+                 is its own; without any, all that is of its socket
+    known        the type of the records that tell which containers of a shared containerd are its own, where others
+                 have theirs in the same namespaces: "nerdctl" (by id), or "pod" (by the uid of their pod)
+    reads        what reads more of its records, before those of containers are
+    told         what its configuration says of where else `directory` is
     """
 
     name: str
@@ -114,17 +129,46 @@ class Runtime:
     cgroups: tuple[str, ...] = ()
     profile: tuple[str, str] = ("cri-containerd.apparmor.d", "containerd")
     store: str = ""
+    executables: tuple[str, ...] = ()
+    daemons: tuple[tuple[str, str, str], ...] = ()
     shares: bool = False
+    known: str = ""
+    reads: Callable[[Look], tuple[list[Record], list[str]]] | None = None
+    told: Callable[[Host], list[str]] | None = None
+
+    @property
+    def lets(self) -> bool:
+        """Whether it is a shared containerd itself, and not one who has his containers in it."""
+        return self.shares and not self.namespaces and not self.known
 
     @cached_property
     def share(self) -> tuple[str, ...]:
         """What of a shared containerd's directories is its own: its tasks, and of Kubernetes what CRI keeps there."""
-        if not self.shares:
+        if not self.shares or self.known:
             return ()
-        places = [f"{TASKS}/{namespace}" for namespace in self.namespaces]
-        if "k8s.io" in self.namespaces:
+        places = [f"{TASKS}/{namespace}" for namespace in self.namespaces] or [TASKS]
+        if "k8s.io" in self.namespaces or not self.namespaces:
             places += ["io.containerd.grpc.v1.cri", "io.containerd.podsandbox.controller.v1.podsandbox"]
         return tuple(f"{base}/{place}" for base in (self.state, self.root) for place in places)
+
+    def is_program(self, path: str) -> bool:
+        """Whether a path is that of one of its own programs."""
+        return path in self.executables or (bool(self.programs) and below(path, self.programs))
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """--state of all its containerds."""
+        return (self.state, *(state for _, state, _ in self.daemons))
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """--root of all its containerds."""
+        return (self.root, *(root for _, _, root in self.daemons))
+
+    @property
+    def unit(self) -> str:
+        """What people call the thing that has a network of its own."""
+        return "pod" if "kube" in self.brings else "container"
 
     @cached_property
     def possessive(self) -> str:

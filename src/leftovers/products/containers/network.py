@@ -14,7 +14,7 @@ from leftovers.products.containers.known import container_links, of, pod_links, 
 from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.rivals import rival, shared
 
-POD_LINK = "a pod's network device"
+DEVICE = "a {}'s network device"
 # What each plugin has once for the host: name, type, whose.
 SINGLE = {
     "vxlan.calico": ("vxlan", "calico"),
@@ -53,13 +53,20 @@ def lent(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 def home_name(runtime: Runtime, case: Case, netns: int, name: str) -> str:
     """What CNI's host-device was told to take for a pod's link of that name."""
-    pins: list[str] = next((each.facts["pins"] for each in case.objects("netns") if each.key == str(netns)), [])
-    ends = {pin.rpartition("/")[2] for pin in pins}
-    for record, _ in of(runtime, case, "cni"):
-        if record.facts["ifname"] == name and record.facts["netns"].rpartition("/")[2] in ends:
-            for device in record.facts["devices"]:
-                return str(device)
-    return ""
+
+    def make() -> dict[tuple[str, str], str]:
+        return {
+            (record.facts["netns"].rpartition("/")[2], record.facts["ifname"]): str(record.facts["devices"][0])
+            for record, _ in of(runtime, case, "cni")
+            if record.facts["devices"]
+        }
+
+    lent_to: dict[tuple[str, str], str] = case.cached("containers.devices", make)
+    pins: dict[str, list[str]] = case.cached(
+        "netns.pins", lambda: {each.key: each.facts["pins"] for each in case.objects("netns")}
+    )
+    ends = (pin.rpartition("/")[2] for pin in (pins.get(str(netns), ()) if lent_to else ()))
+    return next((lent_to[end, name] for end in ends if (end, name) in lent_to), "")
 
 
 def pod_link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -69,16 +76,18 @@ def pod_link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if not facts["host"] or facts["type"] != "veth":
         return None
     if facts["peer_netns"] and case.is_proven("netns", str(facts["peer_netns"])):
-        said = Evidence("kernel", f"its other end, {facts['peer'] or '?'}, is in the network namespace of a pod")
-        return Finding(POD_LINK, (said,))
+        said = Evidence(
+            "kernel", f"its other end, {facts['peer'] or '?'}, is in the network namespace of a {runtime.unit}"
+        )
+        return Finding(DEVICE.format(runtime.unit), (said,))
     if facts["peer_netns"] and facts["peer_netns"] != facts["netns"]:
         return None  # somebody else's namespace: two clusters may have a pod of one name
     named = pod_links(runtime, case).get(obj.key) or container_links(runtime, case).get(obj.key)
     if named is not None:
-        return shared(runtime, obj, case, "cni", POD_LINK, named, f"ip link delete {obj.key}")
+        return shared(runtime, obj, case, "cni", DEVICE.format(runtime.unit), named, f"ip link delete {obj.key}")
     if LXC.match(obj.key) and obj.key in case.cached("containers.cilium", cni.cilium_links):
         computed = Evidence("kernel", "Cilium's name for one of its endpoints")
-        return shared(runtime, obj, case, "cilium", POD_LINK, computed, f"ip link delete {obj.key}")
+        return shared(runtime, obj, case, "cilium", DEVICE.format(runtime.unit), computed, f"ip link delete {obj.key}")
     if CALI.match(obj.key) and "calico" in runtime.brings and trace(runtime, case):
         doubt = Evidence("kernel", "named as Calico names them, for no pod that is known")
         return Finding(
@@ -168,42 +177,7 @@ def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return Finding(reason, (said, Evidence("kernel", f"has the plugin's address {sorted(own)[0]}, and no other port")))
 
 
-DOCKER_BRIDGES = ("docker0", "docker_gwbridge")
-DOCKER_BRIDGE = re.compile(r"br-(?P<id>[0-9a-f]{12})\Z")
-
-
-def docker_bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """A bridge of dockerd's: named for the id of a network that one of its containers is in (bridge_linux.go), or one
-    that it makes for all. A name of that form alone is Podman's and nerdctl's too: such a one is shown."""
-    facts = obj.facts
-    if "docker" not in runtime.brings or not facts["host"] or facts["type"] != "bridge":
-        return None
-    match = DOCKER_BRIDGE.match(obj.key)
-    if (obj.key not in DOCKER_BRIDGES and not match) or not trace(runtime, case):
-        return None
-    advice = f"ip link delete {obj.key}"
-    ports = [link for link in case.objects("link") if link.facts["host"] and link.facts["master"] == obj.key]
-    foreign = [link.key for link in ports if not case.is_proven("link", link.key)]
-    said = None
-    for record in case.records_of("docker"):
-        if match and any(network.startswith(match["id"]) for network in record.facts["networks"]):
-            said = Evidence(record.source, f"container {record.facts['name'] or record.name[:12]} is in that network")
-    reason = "a bridge of Docker's"
-    if match and said is None and len(ports) > len(foreign):
-        said = Evidence("kernel", f"its port {next(link.key for link in ports if link.key not in foreign)} is ours")
-    if match and said is None:
-        doubt = Evidence("kernel", "named for the id of a network, as others name theirs")
-        return Finding("perhaps a bridge of Docker's", (doubt,), False, Role.ADMIN, advice=advice)
-    if foreign:
-        held = (Evidence("kernel", f"has the port {foreign[0]}, which is not the product's"),)
-        return Finding(f"{reason}, which somebody else uses too", held, role=Role.HELD, advice=advice)
-    if said is not None:
-        return Finding(reason, (said,))
-    named = Evidence("kernel", "the name that only dockerd gives")
-    return shared(runtime, obj, case, "docker", reason, named, advice)
-
-
-LINKS = (lent, pod_link, shaper, single, flannel, bridge, docker_bridge)
+LINKS = (lent, pod_link, shaper, single, flannel, bridge)
 
 
 # -- networks -------------------------------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from leftovers.products.containers.known import (
     relative,
     runs_own,
     unmounted,
+    usurper,
 )
-from leftovers.products.containers.names import TASKS, Runtime
+from leftovers.products.containers.names import Runtime
 from leftovers.products.containers.rivals import shared, shim_argv
 
 CONTAINER, SHIM, DAEMON = "a container's process", "a container's shim", "a program of the product"
@@ -43,7 +44,7 @@ def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     told = shim_argv(obj)
     if obj.facts["nested"] or obj.facts["uid"] != 0 or told.get("address") not in addresses(runtime, case):
         return None
-    if runtime.namespaces and told["namespace"] not in runtime.namespaces:
+    if (runtime.namespaces and told["namespace"] not in runtime.namespaces) or (runtime.lets and usurper(case)):
         return None
     said = [Evidence("kernel", f"given -address {told['address']}")]
     for record in case.records_of("shim"):
@@ -53,7 +54,7 @@ def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if runs_own(runtime, case, obj) or unmounted(obj, case):
         said.append(Evidence("kernel", f"runs {obj.facts['exe']}"))
         return Finding(SHIM, tuple(said), rank=SHIMS)
-    if not located(runtime, case, runtime.state):
+    if runtime.shares or not located(runtime, case, runtime.state):
         return None  # where anybody has his socket, these arguments are everybody's
     doubt = Evidence("kernel", f"runs {obj.facts['exe']}, and does not stand in a bundle of {runtime.title}")
     reason = "has the arguments of a shim, but nothing else of one"
@@ -120,10 +121,7 @@ def rooted(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return {
             (mount.majmin, mount.root): mount.point
             for mount in case.mounts()
-            if (inner := relative(runtime, case, mount.point, f"{runtime.state}/{TASKS}"))
-            and inner.count("/") == 2
-            and inner.endswith("/rootfs")
-            and in_bundle(runtime, case, mount.point.removesuffix("/rootfs"))
+            if mount.point.endswith("/rootfs") and in_bundle(runtime, case, mount.point.removesuffix("/rootfs"))
         }
 
     point = case.cached("containers.roots", make).get((root[0], root[1]))
@@ -306,7 +304,7 @@ def netns(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         said = Evidence("kernel", f"pinned at {placed[0]}")
     if said is None:
         return None
-    reason = "a pod's network namespace"
+    reason = f"a {runtime.unit}'s network namespace"
     foreign = [pid for pid in obj.facts["processes"] if not case.is_proven("process", str(pid))]
     strange = [
         pin

@@ -6,16 +6,30 @@ import fnmatch
 import hashlib
 import os
 import re
+import time
+from dataclasses import replace
 
 from leftovers.claims import Case, real_exe
+from leftovers.daemons import docker
 from leftovers.errors import Unreadable
-from leftovers.evidence import cni, containerd, docker_store, files, json_text, kubelet, snap_program, ufw
+from leftovers.evidence import (
+    cni,
+    containerd,
+    docker_network,
+    docker_settings,
+    docker_store,
+    files,
+    json_text,
+    kubelet,
+    snap_program,
+    ufw,
+)
 from leftovers.host import Host
 from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
 from leftovers.model import Object, Presence, Record
 from leftovers.mountinfo import below, place
-from leftovers.products.containers.known import addresses, containers, data_roots, holds, located, pod_uids
+from leftovers.products.containers.known import addresses, containers, data_roots, holds, kept, located, pod_uids
 from leftovers.products.containers.names import TASKS, Marker, Runtime
 from leftovers.products.containers.rivals import FILES, PROGRAMS, USERS, shim_argv
 
@@ -38,42 +52,161 @@ def remote(look: Look, path: str) -> bool:
 
 def read_disk(runtime: Runtime, look: Look) -> Answer:
     """Its containers and pods."""
-    records: list[Record] = []
-    faults: list[str] = []
+    return look.once(("disk", runtime.name), lambda: from_disk(runtime, look))
+
+
+def from_disk(runtime: Runtime, look: Look) -> Answer:
+    records, faults = runtime.reads(look) if runtime.reads else ([], [])
     case = first_look(runtime, look)
     # By the first name of each, wherever symlinks lead from there: readers follow those of a base.
-    states, roots, kubelets, stores = (
-        located(runtime, case, path)[:1] for path in (runtime.state, runtime.root, runtime.kubelet, runtime.store)
-    )
-    for path in (*states, *roots, *kubelets, *stores):
+    pairs = [
+        (state, root)
+        for one, other in zip(runtime.states, runtime.roots)  # noqa: B905 - as many
+        for state in located(runtime, case, one)[:1]
+        for root in located(runtime, case, other)[:1]
+    ]
+    kubelets = located(runtime, case, runtime.kubelet)[:1]
+    stores = {real_path(look.host, path): path for path in reversed(located(runtime, case, runtime.store))}.values()
+    for path in (*(path for pair in pairs for path in pair), *kubelets, *stores):
         if remote(look, path):
             return [], [f"{path}: not read, it is on a network or FUSE file system"]
-    answers = [containerd.read(look.host, state, root, runtime.namespaces) for state in states for root in roots]
+    answers = [containerd.read(look.host, state, root, runtime.namespaces) for state, root in pairs]
     answers += [kubelet.read(look.host, path) for path in kubelets]
-    answers += [docker_store.read(look.host, path) for path in stores]
+    answers += [read_store(runtime, look, store) for store in stores]
     for found, said in answers:
         records += found
         faults += said
-    return records, faults
+    more: list[Record] = []
+    if runtime.known or runtime.lets:
+        more = [each for _, root in pairs for each in containerd.read_kept(look.host, root, runtime.namespaces, faults)]
+        more += adrift(runtime, look, [*records, *more]) if not faults else []
+        more.append(Record("whole", runtime.name, "disk", {"whole": not faults}))
+    return admitted(runtime, doubted(runtime, look, records)) + more, faults
+
+
+# An id as nerdctl tells it to CNI.
+FULL = re.compile(r"(?P<namespace>.+)-(?P<id>[0-9a-f]{64})\Z")
+
+
+def adrift(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
+    """Records "adrift", named by id, of what CNI's plugins have for containers that exist no more, running or not, and
+    that were the product's by what is written down: nerdctl's by its network, a pod's by CRI's arguments, where kubelet
+    has this containerd and no other Kubernetes is here. Facts: why, age (seconds since that was written)."""
+    if not runtime.known:
+        return []
+    there = {each.facts["id"] for each in records if each.type in ("kept", "nerdctl")}
+    bundles = [each.facts for each in records if each.type == "container" and each.facts["bundle"]]
+    there |= {facts[name] for facts in bundles for name in ("id", "sandbox")}
+    there |= {shim_argv(process).get("id", "") for process in look.objects("process")}
+    runc = look.once(("runc", runtime.runc), lambda: containerd.read_runc(look.host, runtime.runc))[0]
+    there |= {each.facts["id"] for each in runc}
+    results = look.once("cni results", lambda: cni.read_results(look.host))[0]
+    leases = look.once("cni leases", lambda: cni.read_leases(look.host))[0]
+    if runtime.known == "nerdctl":
+        conf = look.once("cni conf", lambda: cni.read_conf(look.host, SHARED_CONF))[0]
+        own = {each.facts["network"] for each in conf if each.facts["nerdctl"]}
+        own |= {each.facts["network"] for each in records if each.type == "conflist"}
+    elif not any(each.type == "cri" and each.facts["endpoint"] == runtime.address for each in records) or other_kube(
+        runtime, look
+    ):
+        return []
+    found = {}
+    for record in (*results, *leases):
+        id, network = record.facts["id"], record.facts["network"]
+        full = FULL.match(id)
+        names: list[str] = []
+        if runtime.known == "nerdctl" and full and network in own and full["id"] not in there:
+            why, names = f"{record.name} is of nerdctl's network {network}", [id, full["id"]]
+        elif runtime.known == "pod" and record.type == "cni" and id not in there and record.facts["sandbox"] == id:
+            pod = f"{record.facts['pod_namespace']}/{record.facts['pod']}"
+            why, names = f"{record.name} is of CRI's pod {pod}", [id]
+        for name in names:
+            found[name] = Record("adrift", name, "disk", {"why": why, "age": age_of(look, record.name)})
+    try:
+        # Asked last, for it may be long: one that has just been made, or is stopped, may have nothing else.
+        booked = {id for root in runtime.roots for _, id in containerd.registered(look.host, root)} if found else set()
+    except Unreadable:
+        return []
+    return [record for record in found.values() if record.name not in booked and record.name[-64:] not in booked]
+
+
+def other_kube(runtime: Runtime, look: Look) -> bool:
+    """Whether anybody else is to be seen who has pods with networks of CNI's. What runs in a container has somebody
+    above it who does not."""
+    names = PROGRAMS["kube"] | {"crio", "cri-dockerd"}
+    for process in look.objects("process"):
+        exe = real_exe(process)
+        if not process.facts["nested"] and exe.rpartition("/")[2] in names and not runtime.is_program(exe):
+            return True
+    grounds = tuple(each.directory for each in runtime.markers)
+    paths = (path for path in (*FILES["kube"], *FILES["cni"]) if not runtime.is_program(path))
+    return any(look.host.exists(path) for path in paths if not any(below(path, each) for each in grounds))
+
+
+def age_of(look: Look, path: str) -> float:
+    """For how long a file has been there as it is, in seconds."""
+    try:
+        return max(0.0, time.time() - os.lstat(look.host.path(path)).st_mtime)
+    except OSError:
+        return 0.0
+
+
+def doubted(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
+    """The records, where dockerd's store is the whole truth only if it has all containers that live. A dead dockerd was
+    perhaps told another one by its unit (Debian: DOCKER_OPTS in /etc/default/docker), and this one is of an older day.
+    """
+    infos = [each for each in records if each.type == "docker-info"]
+    known = {each.name for each in records if each.type == "docker"}
+    if not infos or any(each.facts["answered"] for each in infos):
+        return records
+    told = (shim_argv(each) for each in look.objects("process") if not each.facts["nested"] and not each.facts["uid"])
+    if all(each["id"] in known for each in told if each and each["namespace"] == runtime.namespaces[0]):
+        return records
+    rest = [each for each in records if each.type != "docker-info"]
+    return rest + [replace(each, facts={**each.facts, "whole": False}) for each in infos]
+
+
+def admitted(runtime: Runtime, records: list[Record]) -> list[Record]:
+    """The records without those of containers that others have in the same namespaces."""
+    if not runtime.known:
+        return records
+    ids = {(each.facts["namespace"], each.facts["id"]) for each in records if each.type == "nerdctl"}
+    uids = {each.name for each in records if each.type == "pod"}
+    return [
+        each
+        for each in records
+        if each.type != "container"
+        or (each.facts["namespace"], each.facts["id"]) in ids
+        or each.facts["pod_uid"] in uids
+    ]
 
 
 def first_look(runtime: Runtime, look: Look) -> Case:
     """What is known before any record of a container is read: the places."""
-    known = (*read_places(runtime, look)[0], *read_grounds(runtime, look)[0])
-    return Case(runtime.name, Presence.ABSENT, look.listed, known)
+
+    def make() -> Case:
+        known = (*read_places(runtime, look)[0], *read_grounds(runtime, look)[0])
+        return Case(runtime.name, Presence.ABSENT, look.listed, known)
+
+    return look.once(("first", runtime.name), make)
 
 
 def read_shims(runtime: Runtime, look: Look) -> Answer:
     """Records "shim", named by pid, of the shims of this containerd: they were given its socket, and stand in a bundle
     of its --state (core/runtime/v2/binary.go: WorkDir). The kernel tells that directory after it was deleted, too."""
     case = first_look(runtime, look)
-    states, sockets = located(runtime, case, runtime.state), addresses(runtime, case)
+    states = tuple(path for state in runtime.states for path in located(runtime, case, state))
+    sockets = addresses(runtime, case)
+    known = read_disk(runtime, look)[0] if runtime.known else []
+    ids = {(each.facts["namespace"], each.facts["id"]) for each in known if each.type in ("container", "nerdctl")}
     records = []
     for process in look.objects("process"):
         told = shim_argv(process)
         if process.facts["nested"] or process.facts["uid"] != 0 or told.get("address") not in sockets:
             continue
         if runtime.namespaces and told["namespace"] not in runtime.namespaces:
+            continue
+        if runtime.known and (told["namespace"], told["id"]) not in ids:
             continue
         inner = f"/{TASKS}/{told['namespace']}/{told['id']}"
         # By its own file too where its directory is not proven its own, for somebody else may be a user of that.
@@ -96,27 +229,27 @@ def stands_in(case: Case, host: Host, process: Object, directories: tuple[str, .
         return path if path in directories else ""
     found = snap_program.lies(host, process, "cwd") if directories else None
     wanted = (found[0].majmin, found[1].removesuffix("//deleted")) if found else None
-    return next((path for path in directories if wanted and place(case.mounts(), path) == wanted), "")
+    return next((path for path in directories if wanted and case.place(path) == wanted), "")
 
 
 def is_own(runtime: Runtime, look: Look, process: Object) -> bool:
     """Whether a process runs a file of the product's snap, and not what a container has at such a path. Only the host's
     root can mount a squashfs: a revision that the host has not any more may still be mounted for an older process."""
     exe = real_exe(process)
-    if process.facts["nested"] or not below(exe, runtime.programs):
+    if process.facts["nested"] or not runtime.is_program(exe):
         return False
     found = None if process.facts["our_mnt"] else snap_program.lies(look.host, process, "exe")
     if found is None:
         return bool(process.facts["our_mnt"])
     mounts = Case(runtime.name, Presence.ABSENT, look.listed).mounts()
-    image = found[0].fstype == "squashfs" and found[0].root == "/" and below(found[0].point, runtime.programs)
+    image = found[0].fstype == "squashfs" and found[0].root == "/" and below(found[0].point, runtime.programs or "-")
     return image or place(mounts, exe) == (found[0].majmin, found[1].removesuffix("//deleted"))
 
 
 def read_shared(runtime: Runtime, look: Look) -> Answer:
     """What lies in /run/containerd, whosever it is."""
-    records, faults = containerd.read_runc(look.host, runtime.runc)
-    more, said = containerd.read_shared(look.host)
+    records, faults = look.once(("runc", runtime.runc), lambda: containerd.read_runc(look.host, runtime.runc))
+    more, said = look.once("containerd", lambda: containerd.read_shared(look.host))
     return records + more, faults + said
 
 
@@ -126,9 +259,9 @@ def read_cni(runtime: Runtime, look: Look) -> Answer:
     records: list[Record] = []
     faults: list[str] = []
     for found, said in (
-        cni.read_results(look.host),
-        cni.read_leases(look.host),
-        cni.read_scratch(look.host),
+        look.once("cni results", lambda: cni.read_results(look.host)),
+        look.once("cni leases", lambda: cni.read_leases(look.host)),
+        look.once("cni scratch", lambda: cni.read_scratch(look.host)),
         *([cni.read_conf(look.host, runtime.conf)] if runtime.conf else []),
     ):
         records += found
@@ -136,7 +269,7 @@ def read_cni(runtime: Runtime, look: Look) -> Answer:
     if not remote(look, SHARED_CONF):
         target = os.path.realpath(look.host.path(SHARED_CONF)).removeprefix(look.host.root)
         within = holds(runtime, first_look(runtime, look), target)
-        found, said = cni.read_conf(look.host, SHARED_CONF)
+        found, said = look.once("cni conf", lambda: cni.read_conf(look.host, SHARED_CONF))
         records += [Record(each.type, each.name, each.source, {**each.facts, "within": within}) for each in found]
         faults += said
     return records, faults
@@ -186,7 +319,8 @@ def read_ufw(runtime: Runtime, look: Look) -> Answer:
 def read_programs(runtime: Runtime, look: Look) -> Answer:
     """What runs of its snap, after that was unmounted; and records "own", named by pid, of what runs of it in a mount
     namespace of its own."""
-    records = snap_program.read(look.host, snap_of(runtime), look.objects("process"))
+    snap = snap_of(runtime)
+    records = snap_program.read(look.host, snap, look.objects("process")) if snap else []
     for process in look.objects("process"):
         if not process.facts["our_mnt"] and is_own(runtime, look, process):
             records.append(Record("own", process.key, "kernel", {"start": process.facts["start"]}))
@@ -194,6 +328,7 @@ def read_programs(runtime: Runtime, look: Look) -> Answer:
 
 
 def snap_of(runtime: Runtime) -> str:
+    """The snap that the product is, "" if it is none."""
     return runtime.programs.removeprefix("/snap/")
 
 
@@ -203,7 +338,7 @@ def read_grounds(runtime: Runtime, look: Look) -> Answer:
     something there at this look (facts: by, "" for nobody; inode; entries)."""
     records: list[Record] = []
     for marker in runtime.markers:
-        named = named_by(runtime, look.host, marker)
+        named = named_by(runtime, look, marker)
         if named and not remote(look, named) and real_path(look.host, named) != named:
             named = ""  # behind a symlink: MicroK8s makes such ones, and administrators
         for path in dict.fromkeys((named or marker.directory, marker.directory)):
@@ -224,16 +359,19 @@ def read_grounds(runtime: Runtime, look: Look) -> Answer:
     return records, []
 
 
-def named_by(runtime: Runtime, host: Host, marker: Marker) -> str:
+def named_by(runtime: Runtime, look: Look, marker: Marker) -> str:
     """The directory that a marker's file names, if that is where the product has one; else ""."""
-    text = text_of(host, marker.file)
+    host, text = look.host, text_of(look.host, marker.file)
+    for record in read_places(runtime, look)[0] if not text and below(marker.file, runtime.directory) else ():
+        if record.name == runtime.directory:
+            text = text or text_of(host, record.facts["path"] + marker.file.removeprefix(runtime.directory))
     if marker.form == "{}":
         base = (text_of(host, runtime.base) or "/") if runtime.base else "/"
         wanted = base.rstrip("/") + marker.directory
         sane = base.startswith("/") and os.path.normpath(base) == base and "\n" not in base
         return wanted if sane and text == wanted else ""
     lines = {line.strip() for line in text.split("\n")}
-    return marker.directory if marker.form.format(marker.directory) in lines else ""
+    return marker.directory if lines & set(marker.form.format(marker.directory).split("\n")) else ""
 
 
 def text_of(host: Host, path: str) -> str:
@@ -259,14 +397,16 @@ def user_of(runtime: Runtime, look: Look, marker: Marker) -> str:
         if is_own(runtime, look, process) or re.match(runtime.services, process.facts["cgroup"]):
             continue  # a shim of another name (containerd-shim-spin-v2) that its containerd started
         if told:
-            other = told["address"] == runtime.address
+            # In a containerd that is everybody's anybody has containers.
+            other = told["address"] == runtime.address and not runtime.shares
         else:
             other = exe.rpartition("/")[2] in names and not any(below(exe, path) for path in ELSEWHERE)
         if other and not snap_program.read(look.host, snap_of(runtime), [process]):
             return f"pid {process.key} runs {process.facts['exe']}"
     for path in sorted({path for each in USERS[marker.sort] for path in FILES[each]}):
         # What only lies in such a directory is what is asked about.
-        own = any(below(path, each.directory) for each in runtime.markers) or below(path, runtime.programs)
+        grounds = (*(each.directory for each in runtime.markers), runtime.directory)
+        own = any(below(path, each) for each in grounds) or runtime.is_program(path)
         if not own and not any(below(path, each) for each in ELSEWHERE) and look.host.exists(path):
             return f"{path} is there"
     return ""
@@ -302,6 +442,16 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         real = path if remote(look, path) else real_path(look.host, path)
         if real != path and real.count("/") >= 2:
             records.append(Record("place", path, "kernel", {"path": real, "why": f"{path} leads to it"}))
+    for path in runtime.told(look.host) if runtime.told else ():
+        if path != runtime.directory:
+            facts = {"path": path, "why": f"{runtime.title} was told to have its data there"}
+            records.append(Record("place", runtime.directory, "disk", facts))
+    if runtime.lets:
+        records += [Record("usurper", who, "kernel", {"why": why}) for who, why in usurpers(runtime, look)]
+        inside = {"content": containerd.has_content(look.host, runtime.root), "inode": inode_of(look, runtime.root)}
+        records.append(Record("images", runtime.root, "disk", inside))
+    if runtime.store and runtime.executables:
+        return records + told_places(runtime, look), []
     for process in look.objects("process") if runtime.store else ():
         # Anybody may run a program of the snap with such an argument.
         daemon = real_exe(process).rpartition("/")[2] == "dockerd" and re.match(
@@ -318,6 +468,109 @@ def read_places(runtime: Runtime, look: Look) -> Answer:
         if json_text.is_path(conf.get("data-root")):
             records.append(Record("rival store", DAEMON_JSON, "disk", {"path": conf["data-root"].rstrip("/")}))
     return records, []
+
+
+# Whose containerd has a socket of its own, by its configuration or its arguments.
+PRIVATE = ("/snap", "/var/snap", "/var/lib/rancher", "/run/k3s", "/run/docker", "/var/run/docker", "/run/snap.docker")
+
+
+def usurpers(runtime: Runtime, look: Look) -> list[tuple[str, str]]:
+    """Who else has his containerd at a shared one's address: another program of that name, unless it was told another
+    place; and the snap k8s, which puts its own there."""
+    found = []
+    for process in look.objects("process"):
+        exe, argv = real_exe(process), process.facts["argv"]
+        if exe.rpartition("/")[2] != "containerd" or process.facts["nested"] or process.facts["uid"] != 0:
+            continue
+        words = [word.partition("=")[2] or word for word in argv[1:]]
+        if is_own(runtime, look, process) or any(below(word, path) for word in words for path in PRIVATE):
+            continue
+        told = next((word for word in words if word.endswith(".sock")), runtime.address)
+        if told == runtime.address:
+            found.append((process.key, f"pid {process.key} runs {exe}"))
+    if look.host.exists("/snap/k8s/current"):
+        found.append(("k8s", "/snap/k8s/current is there"))
+    return found
+
+
+LISTENS = 0x10000  # net/unix/af_unix.c, unix_seq_show: __SO_ACCEPTCON
+
+
+def read_listeners(runtime: Runtime, look: Look) -> Answer:
+    """Records "listener", named by path, of those of its sockets, and in those of its directories that are in /run, on
+    which somebody waits, whoever that is."""
+    paths = {path for path, *_ in runtime.own if path.endswith(".sock")}
+    try:
+        lines = look.host.read("/proc/net/unix").splitlines() if paths or runtime.beside else []
+    except OSError:
+        return [], []
+    found = {}
+    for line in lines:
+        words = line.split(None, 7)
+        if len(words) == 8 and re.match(r"[0-9A-F]{8}\Z", words[3]) and int(words[3], 16) & LISTENS:
+            path = docker_store.run_path(words[7])
+            if path in paths or any(below(path, each) for each in runtime.beside):
+                found[path] = Record("listener", path, "kernel", {})
+    return list(found.values()), []
+
+
+def inode_of(look: Look, path: str) -> int:
+    try:
+        return os.lstat(look.host.path(path)).st_ino
+    except OSError:
+        return 0
+
+
+def told_places(runtime: Runtime, look: Look) -> list[Record]:
+    """Where a dockerd of a package is told to have its data and what is in /run: daemon.json, its arguments."""
+    records = []
+    for settings, source, why in settings_of(runtime, look):
+        for usual, path in ((runtime.store, settings.root), (runtime.beside[0], settings.exec_root)):
+            real = path if remote(look, path) else real_path(look.host, path)
+            for each in dict.fromkeys((path.rstrip("/"), real)):
+                if each != usual and each.count("/") >= 2 and not below(usual, each):
+                    records.append(Record("place", usual, source, {"path": each, "why": f"{each}: {why}"}))
+    return records
+
+
+def settings_of(runtime: Runtime, look: Look) -> list[tuple[docker_settings.Settings, str, str]]:
+    """How each dockerd of a package is to run, and whose word that is: those that live come first."""
+    found = []
+    for process in look.objects("process"):
+        if real_exe(process).rpartition("/")[2] == "dockerd" and is_own(runtime, look, process):
+            said, _ = docker_settings.read(look.host, process.facts["argv"])
+            found.append((said, "kernel", f"pid {process.key} was told so"))
+    said, _ = docker_settings.read(look.host)
+    return [*found, (said, "disk", f"{docker_settings.DAEMON_JSON} says so")]
+
+
+def read_store(runtime: Runtime, look: Look, store: str) -> Answer:
+    """What is known of the dockerd that has its data there: of itself if it lives, else from that. With live-restore
+    its containers outlive it, and are asked to stop themselves (records "instance"); else it stops them all."""
+    if not runtime.executables:
+        found = [each(look.host, path) for path in docker_store.roots(look.host, store) for each in STORES]
+        return [record for records, _ in found for record in records], [fault for _, said in found for fault in said]
+    options = settings_of(runtime, look)
+    real = real_path(look.host, store)
+    own = [each for each, source, _ in options if source == "kernel" and real_path(look.host, each.root) == real]
+    settings = own[0] if own else replace(options[-1][0], root=store)
+    if not own and not look.host.exists(store):
+        return [], []
+    records, faults = docker.read(look.host, settings, bool(own))
+    pins = files.entries(look.host, runtime.netns, "", [])
+    records += [Record("pin", f"{runtime.netns}/{name}", "disk", {}) for name, inner in pins if not inner]
+    for record in list(records):
+        facts = record.facts
+        if record.type == "docker-network" and facts["driver"] in NETWORKS and not facts["default"]:
+            records.append(Record("network", facts["name"] or record.name[:12], record.source, {"managed": True}))
+        elif record.type == "docker" and own and settings.live_restore:
+            running = {"running": facts["state"] == "running", "ephemeral": facts["auto_remove"]}
+            records.append(Record("instance", record.name, record.source, running))
+    return records, faults
+
+
+STORES = (docker_store.read, docker_network.read)
+NETWORKS = ("bridge", "macvlan", "ipvlan", "overlay")
 
 
 def entries_of(runtime: Runtime, record: Record) -> list[str]:
@@ -337,6 +590,7 @@ def real_path(host: Host, path: str) -> str:
 def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
     """What of the host's files is to be looked at: all that is named for a container or a pod of the product."""
     case = Case(runtime.name, Presence.ABSENT, {}, records)
+    is_id = containerd.is_id
     ids, uids = containers(runtime, case), pod_uids(runtime, case)
     found: list[str] = []
     for record in records:
@@ -347,12 +601,18 @@ def places(runtime: Runtime, records: tuple[Record, ...]) -> tuple[str, ...]:
             if record.type == "lease":
                 directory = os.path.dirname(record.name)
                 found += [directory, f"{directory}/lock", *(f"{directory}/last_reserved_ip.{n}" for n in range(4))]
-        elif record.type == "place" and record.name == runtime.store:
+        elif record.type == "place" and record.name in (runtime.store, *runtime.beside):
             found.append(record.facts["path"])
+        elif record.type == "pin":
+            found.append(record.name)
+        elif record.type == "container" and runtime.lets and is_id(record.facts["namespace"]):
+            found += [f"{base}/{TASKS}/{record.facts['namespace']}" for base in (runtime.state, runtime.root)]
         elif record.type == "marked" or (
             record.type == "log" and (record.facts["id"] in ids or record.facts["uid"] in uids)
         ):
             found.append(record.name)
+        elif record.type in ("container", "nerdctl") and runtime.known:
+            found += kept(runtime, record.facts["namespace"], record.facts["id"])
         elif record.type == "used":
             found += [record.name, *entries_of(runtime, record)]
         elif record.type == "runc":

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from leftovers.claims import Case, Finding, real_exe
 from leftovers.evidence import containerd
-from leftovers.model import Evidence, Object, Role
+from leftovers.model import Evidence, Object, Record, Role
 from leftovers.products.containers.known import addresses, containers, holds, trace
 from leftovers.products.containers.names import Runtime
 
-__all__ = ["FILES", "held", "is_shim", "rival", "shared", "shim_argv"]
+__all__ = ["FILES", "held", "is_shim", "made_for", "rival", "shared", "shim_argv"]
 
 # The programs of each, by the names of their files; "kube" may use all of the others.
 PROGRAMS = {
@@ -23,6 +23,9 @@ PROGRAMS = {
     "cilium": frozenset(("cilium-agent", "cilium-agent-real")),
     "flannel": frozenset(("flanneld",)),
     "cni": frozenset(("crio", "nerdctl")),
+    "nerdctl": frozenset(("nerdctl",)),
+    "etcd": frozenset(("etcd",)),
+    "rancher": frozenset(("k3s", "k3s-server", "k3s-agent", "rke2")),
     "containerd": frozenset(("containerd",)),
     "docker": frozenset(("dockerd", "podman")),
 }
@@ -30,13 +33,20 @@ PROGRAMS = {
 FILES = {
     "kube": (
         *("/usr/bin/kubelet", "/usr/local/bin/kubelet", "/usr/local/bin/k3s", "/opt/bin/k3s", "/usr/local/bin/rke2"),
-        *("/opt/rke2/bin/rke2", "/usr/bin/rke2", "/usr/local/bin/k0s", "/var/lib/rancher", "/var/lib/k0s"),
+        *("/opt/rke2/bin/rke2", "/usr/bin/rke2", "/usr/local/bin/k0s", "/var/lib/k0s"),
+        *("/var/lib/rancher/k3s", "/var/lib/rancher/rke2"),
         *("/snap/k8s/current", "/snap/kubelet/current", "/snap/microk8s/current", "/etc/kubernetes/kubelet.conf"),
     ),
     "calico": ("/usr/bin/calico-felix", "/etc/calico/felix.cfg"),
     "cilium": (),
     "flannel": ("/usr/bin/flanneld", "/usr/sbin/flanneld"),
     "cni": ("/usr/bin/crio", "/usr/local/bin/crio"),
+    "nerdctl": ("/usr/local/bin/nerdctl", "/usr/bin/nerdctl"),
+    "etcd": ("/usr/bin/etcd", "/usr/local/bin/etcd"),
+    "rancher": (
+        *("/usr/local/bin/k3s", "/opt/bin/k3s", "/var/lib/rancher/k3s"),
+        *("/usr/local/bin/rke2", "/opt/rke2/bin/rke2", "/usr/bin/rke2", "/var/lib/rancher/rke2"),
+    ),
     "containerd": ("/usr/bin/containerd", "/usr/local/bin/containerd"),
     "docker": ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd", "/snap/docker/current"),
 }
@@ -47,6 +57,9 @@ USERS = {
     "cilium": ("kube", "cilium"),
     "flannel": ("kube", "flannel"),
     "cni": ("kube", "cni"),
+    "nerdctl": ("nerdctl",),
+    "etcd": ("etcd",),
+    "rancher": ("rancher",),
     "containerd": ("kube", "cni", "containerd"),
     "docker": ("docker",),
 }
@@ -78,6 +91,8 @@ def rival(runtime: Runtime, case: Case, what: str) -> str:
         for process in case.objects("process"):
             if process.facts["nested"] and not process.facts["our_net"]:
                 continue  # in a container, with a network of its own
+            if what == "docker" and process.facts["uid"] != 0:
+                continue  # a user's own Podman or Docker has nothing in the host's network
             name = real_exe(process).rpartition("/")[2]
             other = shim_argv(process).get("address", runtime.address) not in addresses(runtime, case)
             if name in names or (other and what in ("cni", "containerd") and network_of_cni(process)):
@@ -116,16 +131,26 @@ def rival_file(runtime: Runtime, case: Case, what: str) -> str:
                 return f"{record.name} is of another container"
     for record in case.records_of("conflist"):
         ours = holds(runtime, case, record.name) or any(holds(runtime, case, path) for path in record.facts["paths"])
-        # Whose Cilium's is, is asked for itself.
-        ours = ours or ("cilium" in runtime.brings and "cilium-cni" in record.facts.get("plugins", ()))
+        # Whose Cilium's is, is asked for itself; nerdctl's say so.
+        ours = ours or any(what in runtime.brings for what in made_for(record))
         if record.source != "ledger" and not ours and not record.facts.get("within"):
             return f"{record.name} is another's configuration"
     return ""
 
 
+# The plugins of those who have one configuration for the whole host.
+PLUGINS = {"cilium-cni": "cilium", "calico": "calico", "flannel": "flannel"}
+
+
+def made_for(record: Record) -> list[str]:
+    """Of which sorts a CNI configuration is, by what is in it."""
+    found = [PLUGINS[plugin] for plugin in record.facts.get("plugins", ()) if plugin in PLUGINS]
+    return [*found, "nerdctl"] if record.facts.get("nerdctl") else found
+
+
 def below_any(path: str, runtime: Runtime) -> bool:
     """Whether that is the product's own program."""
-    return path.startswith(f"{runtime.programs}/")
+    return runtime.is_program(path)
 
 
 def held(case: Case, obj: Object) -> Role:

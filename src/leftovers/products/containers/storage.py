@@ -6,7 +6,7 @@ from __future__ import annotations
 import fnmatch
 import re
 
-from leftovers.claims import Case, Finding
+from leftovers.claims import Case, Finding, real_exe
 from leftovers.evidence import containerd, ufw
 from leftovers.model import Evidence, Object, Presence, Role
 from leftovers.mountinfo import Mount, below, place
@@ -15,14 +15,18 @@ from leftovers.products.containers.known import (
     containers,
     holds,
     in_bundle,
+    kept,
     located,
+    members,
+    only_one,
     pod_uids,
     relative,
     trace,
+    usurper,
 )
-from leftovers.products.containers.names import Runtime
+from leftovers.products.containers.names import TASKS, Runtime
 from leftovers.products.containers.reading import LOGS
-from leftovers.products.containers.rivals import FILES, rival, shared
+from leftovers.products.containers.rivals import FILES, held, made_for, rival, shared
 from leftovers.products.product import Directory
 
 UID = r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})"
@@ -68,8 +72,8 @@ def mount(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         asked = (Evidence("disk", f"{facts['configured']} asks for a mount there"),)
         return Finding("a mount that the administrator configured", asked, role=Role.ADMIN)
     for directory, form, reason in (
-        (runtime.state, STATE, "a container's file system"),
-        (runtime.root, ROOT, "a mount of containerd's"),
+        *((state, STATE, "a container's file system") for state in runtime.states),
+        *((root, ROOT, "a mount of containerd's") for root in runtime.roots),
         (runtime.kubelet, KUBELET, "a pod's volume"),
         (runtime.netns, re.compile("default"), "the host's network, as dockerd has it"),
         *((directory, re.compile(form), reason) for directory, form, reason in runtime.mounts),
@@ -102,9 +106,11 @@ def on_itself(obj: Object, case: Case) -> bool:
 def host_pin(runtime: Runtime, obj: Object, case: Case) -> bool:
     """Whether that is dockerd's pin of the host's own network namespace, which no removal of a namespace undoes (moby
     libnetwork/osl/namespace_linux.go)."""
-    host = next((f"net:[{each.facts['inode']}]" for each in case.objects("netns") if each.facts["host"]), "")
     inner = relative(runtime, case, obj.facts["point"], runtime.netns) if runtime.netns else None
-    return inner == "default" and obj.facts["root"] == host
+    if inner != "default":
+        return False
+    host = next((f"net:[{each.facts['inode']}]" for each in case.objects("netns") if each.facts["host"]), "")
+    return bool(obj.facts["root"] == host)
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -123,6 +129,7 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
         ),
         *(Directory(path, Role.DATA, "made for what is in it") for path in runtime.parents),
         *(Directory(path, Role.LIVE, shared_by) for path in (*RUN, *CNI)),
+        *(Directory(path, Role.DATA, shared_by) for path in ((*CONF, *NRI) if runtime.lets else ())),
         *(Directory(path, Role.DATA, shared_by) for path in (*OPT, *LOGS)),
         *(Directory(path, role, f"{what}'s own directory") for path, what, role in PLUGINS),
         *(
@@ -133,9 +140,25 @@ def directories(runtime: Runtime) -> tuple[Directory, ...]:
             Directory(path, Role.ADMIN, "another user of what is shared")
             for each in FILES.values()
             for path in each
-            if not below(path, runtime.programs)
+            if not runtime.is_program(path)
         ),
     )
+
+
+def tasks(runtime: Runtime) -> tuple[str, ...]:
+    """Where a shared containerd has its containers, by namespace."""
+    return tuple(f"{base}/{TASKS}" for base in (runtime.state, runtime.root)) if runtime.lets else ()
+
+
+def namespace(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The directory of a namespace in it."""
+    top, _, name = obj.key.rpartition("/")
+    if top not in tasks(runtime) or obj.facts["type"] != "directory" or usurper(case):
+        return None
+    for record in case.records_of("container"):
+        if record.facts["namespace"] == name:
+            return Finding("the containers of a namespace", (Evidence(record.source, f"has {record.name}"),))
+    return None
 
 
 def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -145,6 +168,11 @@ def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     path, role, source = declared
     package = Evidence("package", source)
+    if runtime.lets and (other := usurper(case)):
+        user = Evidence("disk" if other.startswith("/") else "kernel", other)
+        return Finding(f"where {runtime.title} has its own, and somebody else", (user,), role=held(case, obj))
+    if role is Role.EXTERNAL:
+        return store_of(runtime, obj, case, package)
     if obj.facts["type"] == "remote":
         reason = f"a directory of {runtime.title} on a network or FUSE file system"
         return Finding(reason, (package,), proven=False, advice=f"rm -r {path}")
@@ -156,9 +184,59 @@ def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         said = (package, Evidence("disk", f"leads to {obj.facts['target']}"))
         reason = f"the administrator's symlink for {runtime.title}"
         return Finding(reason, said, role=Role.ADMIN)
+    if obj.facts["type"] == "socket" and strange_listener(runtime, obj, case):
+        user = Evidence("kernel", f"somebody waits for connections to {path}, and {runtime.title} does not run")
+        reason = f"a socket of {runtime.title}'s, or of who has taken its place"
+        return Finding(reason, (user, package), role=Role.HELD, advice=f"ss -xlp src {path}")
+    for record in case.records_of("listener"):
+        if PLUGIN.match(record.name.removeprefix(path)) and below(record.name, path) and record.source != "ledger":
+            user = Evidence("kernel", f"somebody waits for connections to {record.name}")
+            reason = f"a {obj.facts['type']} of {runtime.title}, with the socket of a plugin that is somebody else's"
+            return Finding(reason, (user, package), role=Role.HELD, advice=f"ss -xlp src {record.name}")
     # In /tmp anybody may have made the way there.
     facts = {"strict": True} if path.startswith("/tmp/") else {}
+    if obj.key in tasks(runtime):
+        facts = {"only_hollow": True}  # somebody who stays may have his in it
     return Finding(f"a {obj.facts['type']} of {runtime.title}", (package,), role=role, facts=facts)
+
+
+# Where daemons of others wait for dockerd (moby pkg/plugins/discovery_unix.go); its own plugins' are below their ids.
+PLUGIN = re.compile(r"/plugins/(?![0-9a-f]{64}/).+\.sock\Z")
+
+
+def strange_listener(runtime: Runtime, obj: Object, case: Case) -> bool:
+    """Whether somebody else serves a socket by now: a proxy, a Podman that others take for Docker."""
+    if not any(each.name == obj.key and each.source != "ledger" for each in case.records_of("listener")):
+        return False
+    own = any(real_exe(process) in runtime.executables for process in case.proven("process"))
+    return not own and not any(True for _ in case.proven("unit"))
+
+
+def store_of(runtime: Runtime, obj: Object, case: Case, package: Evidence) -> Finding | None:
+    """The data of a product whose package's purge may leave it. On a disk of its own what is in it goes, and the
+    directory stays; there, and behind a symlink, it must have nothing in it that the product does not make."""
+    facts, reason = obj.facts, f"{runtime.possessive} data"
+    if facts["type"] == "remote":
+        return Finding(f"{reason} on a network or FUSE file system", (package,), False, advice=f"rm -r {obj.key}")
+    if facts["type"] == "symlink":
+        said = (package, Evidence("disk", f"leads to {facts['target']}"))
+        return Finding(f"the administrator's symlink for {runtime.possessive} data", said, role=Role.ADMIN)
+    if facts["type"] != "directory":
+        return None
+    strange = next((name for name in facts["entries"] if not STORE.fullmatch(name)), "")
+    if facts["mounted"] and strange:
+        said = (package, Evidence("disk", f"has {strange} in it, which {runtime.title} does not make"))
+        return Finding(f"{reason}, and other things", said, role=Role.ADMIN, advice=f"ls -A {obj.key}")
+    if facts["hollow"] and not facts["mounted"]:
+        # docker.io's postrm deletes what is in it.
+        said = (package, Evidence("disk", "has no file in it"))
+        return Finding(f"{runtime.possessive} directory, with nothing in it", said, role=Role.DATA)
+    for record in case.records_of("images"):
+        same = record.name == obj.key and record.source != "ledger" and record.facts["inode"] == obj.identity[2]
+        if same and not record.facts["content"] and not strange and not facts["mounted"]:
+            said = (package, Evidence("disk", "has no image and no container's file system in it"))
+            return Finding(f"{runtime.possessive} directory, with nothing in it", said, role=Role.DATA)
+    return Finding(reason, (package,), role=Role.EXTERNAL, facts={"contents": True})
 
 
 def marked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -201,6 +279,21 @@ def of_container(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     return Finding("what is kept of a container", (said,), role=role)
 
 
+def of_member(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What a shared containerd has of one of the product's containers, in directories named for it."""
+    if not runtime.known or obj.facts["type"] != "directory":
+        return None
+
+    def make() -> dict[str, str]:
+        return {path: id for namespace, id in members(runtime, case) for path in kept(runtime, namespace, id)}
+
+    id = case.cached("containers.kept", make).get(obj.key)
+    if id is None:
+        return None
+    said = Evidence("disk", f"is named for {id[:12]}, a container of {runtime.title}")
+    return Finding("what containerd keeps of a container", (said,))
+
+
 def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
     """All such files that were read at this look, and the proof."""
     ids, uids = containers(runtime, case), pod_uids(runtime, case)
@@ -216,6 +309,9 @@ def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
             for address in addresses(runtime, case):
                 for each in containerd.sockets(address, namespace, id):
                     hashes[each] = Evidence("disk", f"computed from {address}, {namespace} and {id[:12]}")
+    # Those that a person named, while no other containerd is to be seen.
+    alone = only_one(runtime, case)
+    named = {each.facts["id"]: Evidence(each.source, each.name) for each in case.records_of("container")}
     for record in case.records:
         facts = record.facts
         if record.source == "ledger":
@@ -233,8 +329,10 @@ def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:
                 found[facts["path"]] = said
         elif record.type == "socket" and facts["hash"] in hashes:
             found[record.name] = hashes[facts["hash"]]
-        elif record.type == "fifo" and facts["ids"] and all(id in ids for id in facts["ids"]):
-            found[record.name] = ids[facts["ids"][0]]
+        elif record.type == "fifo" and facts["ids"]:
+            mine = {id: ids.get(id) or (named.get(id) if alone else None) for id in facts["ids"]}
+            if all(mine.values()):
+                found[record.name] = mine[facts["ids"][0]] or Evidence("disk", "")
     return found
 
 
@@ -242,6 +340,9 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     """A directory that is everybody's, in which nothing is left but the product's: it goes empty. The plugins' own
     counters and locks go with the last lease."""
     path, facts = obj.key, obj.facts
+    # A tenant's own network is his; the rest is his landlord's, or who else's.
+    if runtime.shares and (usurper(case) if runtime.lets else "cni" not in runtime.brings):
+        return None
     network = path.rpartition("/")[0] == "/var/lib/cni/networks"
     namespace = path.rpartition("/")[0] == "/run/containerd/runc"
     if path not in (*RUN, *OPT, *CNI, *LOGS) and not network and not namespace:
@@ -266,6 +367,36 @@ def shared_directory(runtime: Runtime, obj: Object, case: Case) -> Finding | Non
     return shared(runtime, obj, case, what, "a directory of containers, empty", said, f"rmdir {path}", **more)
 
 
+# containerd's CRI makes it at each start (containerd internal/cri/server/cni_conf_syncer.go, newCNINetConfSyncer).
+CONF = ("/etc/cni/net.d", "/etc/cni")
+
+
+def empty_conf(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The directory of CNI's configurations, with none in it."""
+    if not runtime.lets or obj.key not in CONF or obj.facts["type"] != "directory" or obj.facts["mounted"]:
+        return None
+    if not obj.facts["hollow"] or usurper(case):
+        return None
+    said = Evidence("disk", "containerd makes it, and there is no file in it")
+    more: dict[str, object] = {"facts": {"only_hollow": True}, "role": Role.DATA}
+    return shared(runtime, obj, case, "cni", "a directory for CNI, empty", said, f"rmdir {obj.key}", **more)
+
+
+# Of containerd's NRI, since 2.0 (containerd/nri pkg/adaptation, DefaultSocketPath): of all containerds.
+NRI = ("/run/nri/nri.sock", "/run/nri")
+
+
+def nri(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    if not runtime.lets or obj.key not in NRI or usurper(case):
+        return None
+    directory = obj.key == NRI[1]
+    if obj.facts["type"] != ("directory" if directory else "socket") or (directory and left_over(case, obj)):
+        return None
+    said = Evidence("disk", "containerd makes it for its plugins")
+    more: dict[str, object] = {"facts": {"only_hollow": True} if directory else {}}
+    return shared(runtime, obj, case, "containerd", "of containerd's plugins", said, f"rm -d {obj.key}", **more)
+
+
 def left_over(case: Case, directory: Object) -> list[str]:
     """What stays in a directory when all that is proven goes. Its counters and locks do not count."""
     if len(directory.facts["entries"]) >= 200:
@@ -286,6 +417,10 @@ def parent(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None
     if not all(case.is_proven("file", f"{obj.key}/{name}") for name in entries):
         return None
+    if runtime.shares and any(file.key in FILES["containerd"] for file in case.objects("file")):
+        return (
+            None  # containerd watches it, and has no CRI any more when it goes (internal/cri/server/cni_conf_syncer.go)
+        )
     said = Evidence("disk", f"holds {', '.join(entries[:3])}, and nothing else")
     return Finding(f"a directory made for {runtime.title}", (said,), role=Role.DATA, facts={"only_hollow": True})
 
@@ -310,10 +445,14 @@ def conflist(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         if named:
             said = Evidence("disk", f"names {named}")
             return Finding(f"a CNI configuration of {runtime.title}", (said,), role=Role.DATA)
-        if "cilium-cni" in record.facts["plugins"]:
-            said = Evidence("disk", "is of Cilium's plugin")
-            reason = "a CNI configuration of Cilium's"
-            return shared(runtime, obj, case, "cilium", reason, said, f"rm {obj.key}", role=Role.DATA)
+        for what in made_for(record):
+            if what == "nerdctl" and what in runtime.brings:
+                wrote = Evidence("disk", f"its nerdctlID is the one of network {record.facts['network']}")
+                return Finding("a network of nerdctl's", (wrote,), role=Role.DATA)
+            if what != "nerdctl":
+                said = Evidence("disk", f"is of {what.capitalize()}'s plugin")
+                reason = f"a CNI configuration of {what.capitalize()}'s"
+                return shared(runtime, obj, case, what, reason, said, f"rm {obj.key}", role=Role.DATA)
     return None
 
 
@@ -353,6 +492,9 @@ def ground(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
                 return Finding(reason, (said, doubt), False, Role.ADMIN, advice=f"ls -A {obj.key}")
             name = obj.key.rpartition("/")[2]
             if obj.key == f"{where}/{name}" and re.fullmatch(marker.names, name):
+                top = case.claims.get(f"file:{where}")
+                if marker.whole and top is not None and top.proven and top.role is marker.role:
+                    return None  # it goes, or stays, with that
                 if obj.facts["type"] == "symlink" and "/" in obj.facts["target"]:
                     return None  # the product's lead to what is beside them
                 link = obj.facts["type"] == "symlink" and obj.facts["target"] == (*marker.files, "")[0]
@@ -389,9 +531,11 @@ def unmarked(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 # What dockerd makes in its --data-root (moby daemon/daemon.go, NewDaemon).
+# And what the scripts of Debian's package put there, and what containerd makes in its --root.
 STORE = re.compile(
     r"buildkit|builder|containerd|containers|engine-id|image|network|overlay2|plugins|rootfs|runtimes|swarm|tmp|volumes"
-    r"|fuse-overlayfs|btrfs|zfs|vfs|trust|key\.json"
+    r"|fuse-overlayfs|btrfs|zfs|vfs|trust|key\.json|[0-9]{1,10}\.[0-9]{1,10}|nuke-graph-directory\.sh|\.purge_sentinel"
+    r"|io\.containerd\.[a-z0-9.-]+|tmpmounts|opt"
 )
 
 
@@ -411,6 +555,19 @@ def store(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 RULES = (
-    *(own, store, ground, marked, symlink, of_container, conflist, plugin_directory, parent, shared_directory),
-    firewall,
+    *(
+        own,
+        namespace,
+        store,
+        ground,
+        marked,
+        symlink,
+        of_container,
+        of_member,
+        conflist,
+        plugin_directory,
+        parent,
+        shared_directory,
+    ),
+    *(firewall, empty_conf, nri),
 )

@@ -12,7 +12,18 @@ from typing import Any
 from leftovers import claims
 from leftovers.claims import Rule
 from leftovers.model import Role
-from leftovers.products.family import elsewhere, files, firewall, instances, network, ovs, pools, processes, reading
+from leftovers.products.family import (
+    belongings,
+    elsewhere,
+    files,
+    firewall,
+    instances,
+    network,
+    ovs,
+    pools,
+    processes,
+    reading,
+)
 from leftovers.products.family.names import HELPER, HELPERS, MONITOR, MOUNTED, PAYLOAD, QEMU, ROOTFS, Names, rules
 from leftovers.products.product import Directory, Product
 
@@ -67,6 +78,7 @@ def product(names: Names, **different: Any) -> Product:
         instance_processes=("a container's init", "a virtual machine"),
         stop=partial(instances.stop, names),
         start=partial(instances.start, names),
+        instances=partial(belongings.instances, names),
         rules={
             "unit": (claims.declared_unit(*names.units),),
             "process": (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from leftovers import claims
 from leftovers.products.libpod import instances, network, processes, storage, users
-from leftovers.products.libpod.names import MADE, PODMAN, UNITS
+from leftovers.products.libpod.names import MADE, PROGRAMS, UNITS
 from leftovers.products.libpod.reading import readers
 from leftovers.products.product import Product
 
@@ -19,7 +19,7 @@ PODMAN_PRODUCT = Product(
     name="podman",
     title="Podman",
     packages=("podman",),
-    daemons=(PODMAN,),
+    daemons=PROGRAMS,
     units=(*UNITS, *MADE),
     directories=storage.directories(),
     readers=(*readers, users.read_users),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import time
 
-from leftovers.claims import Case, Finding
+from leftovers.claims import Case, Finding, real_exe
 from leftovers.evidence import libpod
 from leftovers.model import Evidence, Instance, Object, Record
+from leftovers.mountinfo import below
 from leftovers.products.libpod.known import id_below, runtimes, scope
+from leftovers.products.libpod.names import GRAPH
 from leftovers.products.libpod.processes import conmons
+from leftovers.products.libpod.reading import conmon_argv
 
 
 def instances(case: Case) -> list[Instance]:
@@ -27,7 +30,7 @@ def instances(case: Case) -> list[Instance]:
     for record in current(case):
         facts = record.facts
         own = ties.get(record.name, [])
-        if facts["pid"] and case.is_proven("process", str(facts["pid"])):
+        if facts["pid"] and case.is_proven("process", str(facts["pid"])) and lives(case, facts["pid"], record.name):
             own.append(f"process:{facts['pid']}")
         if facts["netns"] in spaces:
             own.append(spaces[facts["netns"]])
@@ -42,6 +45,16 @@ def instances(case: Case) -> list[Instance]:
             )
         )
     return found
+
+
+def lives(case: Case, pid: int, id: str) -> bool:
+    """Whether a pid is of that container, as the kernel tells it: db.sql may have it of a container that has ended, and
+    it be another one's by now."""
+    process = case.process(pid)
+    if process is None or scope(process.facts["cgroup"]) not in ("", id):
+        return False
+    parent = conmons(case).get(str(process.facts["ppid"]))
+    return parent.facts["id"] == id if parent is not None else bool(scope(process.facts["cgroup"]))
 
 
 def current(case: Case) -> list[Record]:
@@ -72,10 +85,29 @@ def stored(case: Case) -> list[Record]:
 def gone(case: Case, id: str, **facts: float) -> Finding | None:
     """That a container is no more; None if it is, or that cannot be told."""
     ids = existing(case)
-    if ids is None or not id or id in ids:
+    if ids is None or not id or id in ids or elsewhere(case, id):
         return None
     said = Evidence("disk", f"neither Podman's database nor containers.json has {id[:12]}")
     return Finding(f"its container {id[:12]} is gone", (said,), facts=facts)
+
+
+def elsewhere(case: Case, id: str) -> bool:
+    """Whether a container is one of another graph root (`podman --root`), whose database nobody has read: the state in
+    /run is the same for all of them. Its monitor or its bundle tells."""
+
+    def make() -> set[str]:
+        known = {record.name for record in case.records_of("conmon") if record.source != "ledger"}
+        monitors = [each for each in case.objects("process") if real_exe(each).rpartition("/")[2] == "conmon"]
+        given = [conmon_argv(each) for each in monitors if each.key not in known and not each.facts["uid"]]
+        found = {each["id"] for each in given if each}
+        for record in case.records_of("runtime"):
+            bundle = record.facts["bundle"]
+            if record.source == "disk" and bundle and not any(below(bundle, graph) for graph in case.at(GRAPH)):
+                found.add(record.facts["id"])
+        return found
+
+    ids: set[str] = case.cached("libpod.elsewhere", make)
+    return id in ids
 
 
 def process(obj: Object, case: Case) -> Finding | None:

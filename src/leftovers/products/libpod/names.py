@@ -16,6 +16,7 @@ RUNTIMES = ("/run/crun", "/run/runc")
 LOCKS = ("/run/lock/netavark.lock", "/etc/containers/networks/netavark.lock", "/dev/shm/libpod_lock")
 SYSCTLS = "/run/sysctl.d"
 PODMAN = "/usr/bin/podman"
+PROGRAMS = (PODMAN, "/usr/local/bin/podman")  # the second is of no package: podman-static, or one's own
 NETAVARK = "/usr/lib/podman/netavark"
 # The lock on CNI's configurations, which Podman before 5 takes to see whether there are any.
 CNI = ("/etc/cni/net.d/cni.lock", "/etc/cni/net.d", "/etc/cni")

@@ -15,6 +15,7 @@ from leftovers.evidence import libpod
 from leftovers.model import Evidence, Object, Record, Role
 from leftovers.products.libpod.known import rival, trace
 
+OWN_ACCORD = ("fe80::/10", "169.254.0.0/16")  # addresses that the kernel, or who configures every link, adds
 BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 # src/firewall/nft.rs; and src/firewall/varktables/types.rs, the chains of a network by a hash of 13 digits.
 TABLE = "inet netavark"
@@ -99,6 +100,12 @@ def bridge(obj: Object, case: Case) -> Finding | None:
         held = (Evidence("kernel", f"has the port {foreign}, which is not Podman's"), *said)
         advice = f"ip link set {quote(foreign)} nomaster && leftovers clean podman"
         return Finding("a network's bridge, which somebody else uses too", held, role=Role.HELD, advice=advice)
+    strange = next((each for each in facts["addresses"] if not within([each], [*subnets, *OWN_ACCORD])), "")
+    if strange:
+        # netavark takes a bridge that is there already (src/network/bridge.rs).
+        held = (Evidence("kernel", f"has the address {strange}, which is of no network of Podman's"), *said)
+        advice = f"ip link delete {quote(obj.key)}"
+        return Finding("a network's bridge, which may have been there before", held, role=Role.HELD, advice=advice)
     return Finding("a network's bridge", said)
 
 

@@ -9,7 +9,7 @@ from leftovers.evidence import libpod
 from leftovers.model import Evidence, Object, Record, Role
 from leftovers.mountinfo import below
 from leftovers.products.libpod.known import containers, id_below, pins, pods, rival, scope, title, trace
-from leftovers.products.libpod.names import GRAPH, NETNS, POD_SLICE, PODMAN, STATE
+from leftovers.products.libpod.names import GRAPH, NETNS, POD_SLICE, PROGRAMS, STATE
 from leftovers.products.libpod.network import on_network
 
 CONTAINER, MONITOR = "a container's process", "a container's monitor"
@@ -112,7 +112,7 @@ def names(obj: Object, case: Case) -> Finding | None:
 
 def client(obj: Object, case: Case) -> Finding | None:
     """A podman of root's that still runs: its API, or one that somebody waits in."""
-    if obj.facts["nested"] or obj.facts["uid"] or obj.facts["self"] or real_exe(obj) != PODMAN:
+    if obj.facts["nested"] or obj.facts["uid"] or obj.facts["self"] or real_exe(obj) not in PROGRAMS:
         return None
     return Finding("a program of Podman", (Evidence("kernel", f"runs {obj.facts['exe']}"),), rank=MONITORS)
 

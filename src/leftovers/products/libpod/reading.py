@@ -57,6 +57,8 @@ def read_store(look: Look) -> Answer:
     for path in graphs(look):
         if remote(look, path):
             faults.append(f"{path}: not read, it is on a network or FUSE file system")
+            nothing = {"whole": False, "images": 0, "volumes": 0, "secrets": 0}
+            records.append(Record("podman-store", path, "disk", nothing))  # who is in it, and is no orphan, is unknown
             continue
         real = os.path.realpath(look.host.path(path)).removeprefix(look.host.root) or path
         for found, said in (libpod.read_database(look.host, real), libpod.read_store(look.host, real)):

@@ -144,16 +144,31 @@ OWN = {TMP: "libpod's state", **dict.fromkeys(LOCKS, "a lock of Podman's")}
 SHARED = {RUN: "the run root of the store", STATE: "netavark's state"}
 
 
+def stranger(case: Case) -> str:
+    """A container in the store that is not Podman's, mounted or not (`buildah mount` needs no process)."""
+    there = sharer(case)  # Podman's own builds leave the same when they are killed
+    for record in case.records_of("stored") if there else ():
+        if record.source != "ledger" and record.name not in containers(case):
+            return f"container {record.name[:12]} in the store is none of Podman's, and {there}"
+    return ""
+
+
+def has_lived(case: Case) -> bool:
+    """Whether libpod has run since the host was started: only root could have made this directory."""
+    return any(file.key == TMP for file in case.objects("file"))
+
+
 def own(obj: Object, case: Case) -> Finding | None:
     """What nobody else makes."""
     if obj.key in OWN and not obj.facts["mounted"] and obj.facts["type"] in ("directory", "file"):
         said = Evidence("package", "only Podman makes it")
-        # Anybody may put something into /dev/shm.
+        if obj.key.startswith("/dev/shm/") and (obj.facts["type"] != "file" or not (trace(case) or has_lived(case))):
+            return None  # anybody may put something there
         return Finding(OWN[obj.key], (said,), facts={"strict": True})
     if obj.key not in SHARED or obj.facts["type"] != "directory" or not trace(case):
         return None
     said = Evidence("kernel", f"nobody else here uses it, and {trace(case)}")
-    other = rival(case) or (sharer(case) if obj.key == RUN and "is CRI-O's" in sharer(case) else "")
+    other = rival(case) or (stranger(case) if obj.key == RUN else "")
     if other:
         users = (Evidence("kernel", other),)
         return Finding(f"{SHARED[obj.key]}, somebody else's too", users, role=Role.ADMIN, advice=f"ls -A {obj.key}")

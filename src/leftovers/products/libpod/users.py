@@ -19,10 +19,11 @@ from leftovers.claims import Case, Finding, Rule, real_exe
 from leftovers.errors import Unreadable
 from leftovers.evidence import files, libpod
 from leftovers.host import Host
+from leftovers.kinds.files import leads_to_remote
 from leftovers.kinds.kind import Look
-from leftovers.model import Evidence, Object, Record, Role
-from leftovers.mountinfo import below
-from leftovers.products.libpod.names import CGROUP, PODMAN
+from leftovers.model import Evidence, Instance, Object, Record, Role
+from leftovers.mountinfo import below, parse
+from leftovers.products.libpod.names import CGROUP, PROGRAMS
 from leftovers.products.libpod.processes import CONTAINER, CONTAINERS, MONITOR, MONITORS
 from leftovers.products.libpod.reading import Answer, conmon_argv, remote
 from leftovers.products.product import Directory, Product
@@ -58,7 +59,7 @@ def read_users(look: Look) -> Answer:
         if not uid or home.count("/") < 1 or home == "/":
             continue
         names.setdefault(uid, name)
-        if remote(look, home):
+        if remote(look, f"{home}/{STORE}"):  # whoever mounted it, and wherever on the way: it may never answer
             continue
         if owner(look.host, home, STORE) == uid and files.entries(look.host, home, STORE, []):
             found.setdefault(uid, (name, f"{home}/{STORE}", []))
@@ -136,12 +137,20 @@ class User:
 
 
 def user_of(name: str) -> User:
-    """Raises KeyError if there is no such user, or it is root: his containers are those of "podman"."""
-    entry = pwd.getpwnam(name)
+    """Raises KeyError if there is no such user, or it is root: his containers are those of "podman". One of a directory
+    service goes by his number, too: scan has no other name for him."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", name):
+            raise
+        entry = pwd.getpwuid(int(name))
     if not entry.pw_uid or not files.is_name(name):
         raise KeyError(name)
     home = os.path.normpath(entry.pw_dir)
-    home = f"{os.path.realpath(os.path.dirname(home)).rstrip('/')}/{os.path.basename(home)}"
+    mounts = {mount.point: {"fstype": mount.fstype} for mount in parse(Host().read_bytes("/proc/self/mountinfo"))}
+    if not leads_to_remote(Host(), mounts, f"{os.path.dirname(home)}/."):  # there nothing is looked at, nor deleted
+        home = f"{os.path.realpath(os.path.dirname(home)).rstrip('/')}/{os.path.basename(home)}"
     ranges = [(entry.pw_uid, entry.pw_uid)]
     try:
         lines = (files.read(Host(), "/etc", "subuid", LIMIT) or b"").decode("utf-8", "replace").split("\n")
@@ -149,7 +158,11 @@ def user_of(name: str) -> User:
         lines = []
     for line in lines:
         fields = line.split(":")
-        if len(fields) == 3 and fields[0] in (name, str(entry.pw_uid)) and all(each.isdigit() for each in fields[1:]):
+        if (
+            len(fields) == 3
+            and fields[0] in (entry.pw_name, str(entry.pw_uid))
+            and all(each.isdigit() for each in fields[1:])
+        ):
             first, count = int(fields[1]), int(fields[2])
             # Ids of accounts are nobody's subordinate ones, whatever the file says.
             if first > 65535 and 0 < count < 1 << 32:
@@ -212,7 +225,7 @@ def helper(user: User, obj: Object, case: Case) -> Finding | None:
         own = re.match(r"/usr/lib(exec)?/podman/rootlessport\Z", real_exe(obj)) is not None
     elif name == "catatonit":
         own = argv[1:] == ["-P"] and re.search(r"/podman-pause-[0-9a-f]+\.scope\Z", obj.facts["cgroup"]) is not None
-    elif real_exe(obj) == PODMAN:
+    elif real_exe(obj) in PROGRAMS:
         own = not obj.facts["nested"]
     if not own:
         return None
@@ -278,6 +291,26 @@ def read_owners(user: User, look: Look) -> Answer:
     return records, []
 
 
+def instances(user: User, case: Case) -> list[Instance]:
+    """The user's containers that run, by their monitors: what is in his store is not read for him."""
+    found: dict[str, Instance] = {}
+    groups: dict[str, list[str]] = {}
+    for group in case.proven("cgroup"):
+        match = CGROUP.match(group.key.rpartition("/")[2])
+        if match:
+            groups.setdefault(match["id"], []).append(group.id)
+    for process in case.proven("process"):
+        given = conmon_argv(process) if real_exe(process).rpartition("/")[2] == "conmon" else {}
+        if not given or given["id"] in found:
+            continue
+        id, argv = given["id"], process.facts["argv"]
+        name = next((value for option, value in zip(argv, argv[1:]) if option in ("-n", "--name")), "")  # noqa: B905
+        said = Evidence("kernel", f"pid {process.key} is its monitor")
+        ties = (process.id, *groups.get(id, ()))
+        found[id] = Instance(case.product, id, name or id[:12], said, state="running", ties=ties)
+    return list(found.values())
+
+
 def product(name: str) -> Product:
     """The Podman of one user. Raises KeyError."""
     user = user_of(name)
@@ -290,9 +323,10 @@ def product(name: str) -> Product:
         name=f"podman@{name}",
         title=f"Podman of {name}",
         packages=("podman",),
-        daemons=(PODMAN,),
+        daemons=PROGRAMS,
         directories=tuple(Directory(path, role, what) for path, (role, what, _) in directories(user).items()),
         readers=(partial(read_owners, user),),
         rules=bound,
+        instances=partial(instances, user),
         recall=frozenset(),
     )

@@ -1,0 +1,271 @@
+"""What CNI's plugins have for containers that exist no more is told while the product stays; what a container has that
+exists, running, stopped or in the making, is not, and what a plugin's agent collects is left to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_kubernetes_rules import SHIM, SOCKET, TASKS, Kubernetes, bundle
+from test_microk8s_rules import OTHER, PIN, SANDBOX, UID, Machine
+from test_nerdctl_rules import ID, Nerdctl
+
+from leftovers.claims import Case, attribute
+from leftovers.evidence import cni, containerd
+from leftovers.host import Host
+from leftovers.kinds.kind import Look
+from leftovers.model import Claim, Presence, Scope
+from leftovers.plan import TOO_YOUNG, orphans
+from leftovers.products import load
+from leftovers.products.containers import reading
+from leftovers.products.kubernetes import RUNTIME as KUBERNETES
+from leftovers.products.nerdctl import RUNTIME as NERDCTL
+from leftovers.survey import Survey
+
+NETWORK = "k8s-pod-network"
+
+
+def lost(host: Machine) -> dict[str, Claim]:
+    """The orphans that its rules find while the product is installed."""
+    listed = {kind: tuple(objects) for kind, objects in host.listed.items()}
+    case = Case(host.product.name, Presence.INSTALLED, listed, tuple(host.records))
+    found = attribute(case, host.product.rules, host.product.recall, host.product.holds, host.product.orphans)
+    return {id: claim for id, claim in found.items() if claim.orphan}
+
+
+# -- which containers exist: what is read ---------------------------------------------------------------------------
+
+
+def host_of(tmp_path: Path, endpoint: str = SOCKET) -> Look:
+    (tmp_path / f"var/lib/kubelet/pods/{UID}").mkdir(parents=True)
+    (tmp_path / "var/lib/kubelet/config.yaml").write_text("kind: KubeletConfiguration\n")
+    flags = f'KUBELET_KUBEADM_ARGS="--container-runtime-endpoint=unix://{endpoint} --pod-infra-container-image=x"\n'
+    (tmp_path / "var/lib/kubelet/kubeadm-flags.env").write_text(flags)
+    return Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
+
+
+def result(tmp_path: Path, id: str, network: str = NETWORK, cri: bool = True) -> None:
+    path = tmp_path / "var/lib/cni/results"
+    path.mkdir(parents=True, exist_ok=True)
+    arguments = [["K8S_POD_NAMESPACE", "default"], ["K8S_POD_NAME", "web-0"], ["K8S_POD_INFRA_CONTAINER_ID", id]]
+    entry = {"kind": "cniCacheV1", "containerId": id, "networkName": network, "ifName": "eth0", "netns": PIN}
+    entry |= {"cniArgs": arguments if cri else [], "config": "", "result": {}}
+    (path / f"{network}-{id}-eth0").write_text(json.dumps(entry))
+    os.utime(path / f"{network}-{id}-eth0", (1, 1))
+
+
+def adrift(look: Look, runtime: Any = KUBERNETES) -> set[str]:
+    return {record.name for record in reading.read_disk(runtime, look)[0] if record.type == "adrift"}
+
+
+def test_a_pod_that_is_gone(tmp_path: Path) -> None:
+    look = host_of(tmp_path)
+    result(tmp_path, SANDBOX)
+    result(tmp_path, OTHER, cri=False)  # not CRI's
+    (record,) = [each for each in reading.read_disk(KUBERNETES, look)[0] if each.type == "adrift"]
+    assert record.name == SANDBOX and "default/web-0" in record.facts["why"] and record.facts["age"] > 1e9
+
+
+@pytest.mark.parametrize(
+    "sign", ["bundle", "sandbox", "runc", "shim", "book", "unreadable", "crio", "other", "endpoint"]
+)
+def test_one_that_exists_or_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str) -> None:
+    look = host_of(tmp_path, "/run/crio/crio.sock" if sign == "endpoint" else SOCKET)
+    result(tmp_path, SANDBOX)
+    root, state = tmp_path / "var/lib/containerd", tmp_path / "run/containerd"
+    book = root / "io.containerd.metadata.v1.bolt/meta.db"
+    book.parent.mkdir(parents=True)
+    if sign == "bundle":
+        bundle(tmp_path, "k8s.io", SANDBOX, "99999999-0000-0000-0000-000000000000")  # of a pod that kubelet has not
+    elif sign == "sandbox":  # stopped, after a boot
+        (root / f"io.containerd.grpc.v1.cri/sandboxes/{SANDBOX}").mkdir(parents=True)
+    elif sign == "runc":
+        (state / f"runc/k8s.io/{SANDBOX}").mkdir(parents=True)
+    elif sign == "shim":
+        host = Machine()
+        shim = host.process(9, SHIM, SHIM, "-namespace", "k8s.io", "-id", SANDBOX, "-address", "/run/k3s/x.sock")
+        look = Look(look.host, Scope(), {"process": (shim,), "mount": ()})
+    elif sign == "book":
+        monkeypatch.setattr(containerd, "registered", lambda host, root: {("k8s.io", SANDBOX)})
+    elif sign == "unreadable":
+        book.write_bytes(b"x" * 9000)
+    elif sign == "crio":
+        (tmp_path / "usr/bin").mkdir(parents=True)
+        (tmp_path / "usr/bin/crio").touch()
+    elif sign == "other":
+        (tmp_path / "var/lib/rancher/k3s").mkdir(parents=True)
+    assert adrift(look) == set()
+
+
+def test_containers_of_nerdctl_by_its_networks(tmp_path: Path) -> None:
+    net = tmp_path / "etc/cni/net.d"
+    (net / "default").mkdir(parents=True)
+    for name, path in (("bridge", "nerdctl-bridge"), ("front", "default/nerdctl-front"), ("mine", "10-mine")):
+        id = hashlib.sha256(name.encode()).hexdigest() if name != "mine" else ""
+        (net / f"{path}.conflist").write_text(json.dumps({"name": name, "nerdctlID": id, "plugins": []}))
+    (tmp_path / f"var/lib/nerdctl/1935db59/containers/default/{ID}").mkdir(parents=True)
+    look = Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
+    result(tmp_path, f"default-{ID}", "bridge", cri=False)  # of one that exists
+    result(tmp_path, f"default-{OTHER}", "front", cri=False)
+    result(tmp_path, f"default-{SANDBOX}", "mine", cri=False)  # another network's
+    result(tmp_path, "default-job", "bridge", cri=False)  # ctr's
+    assert adrift(look, NERDCTL) == {f"default-{OTHER}", OTHER}
+
+
+# -- what is told of them -------------------------------------------------------------------------------------------
+
+
+def drifting(host: Machine, id: str, age: float = 500.0) -> None:
+    host.record("adrift", id, "disk", why=f"{id[:12]} is of CRI's pod default/web-0", age=age)
+
+
+def abandoned(host: Machine, id: str, pin: str, netns: int, link: str, *plugins: str) -> set[str]:
+    """All that a pod has that is gone. Returns what is to be found of it."""
+    host.netns(netns, [], [pin])
+    host.link(link, peer="eth0", peer_netns=netns)
+    host.file(host.result(id, netns=pin.replace("/run", "/var/run", 1), links=[link], plugins=list(plugins)), "file")
+    lease = f"/var/lib/cni/networks/{NETWORK}/10.1.0.{netns}"
+    host.record("lease", lease, "disk", id=id, ifname="eth0", network=NETWORK, address="10.1.0.9")
+    host.file(lease, "file")
+    chain = cni.chain("CNI-", NETWORK, id)
+    made = [
+        host.xtables(chain),
+        host.xtables("POSTROUTING", f"-j {chain}", chain, f'name: "{NETWORK}" id: "{id}"'),
+    ]
+    files = {f"file:/var/lib/cni/results/{NETWORK}-{id}-eth0", f"file:{lease}"}
+    return {f"netns:{netns}", f"link:{link}", *files, *(each.id for each in made)}
+
+
+OTHER_PIN = "/run/netns/cni-bbbbbbbb-1111-2222-3333-444444444444"
+
+
+def test_all_of_a_pod_that_is_gone_and_nothing_of_one_that_is_there() -> None:
+    host = Kubernetes()
+    host.grounds()
+    host.running(10, SANDBOX, UID)
+    host.result(SANDBOX, netns="/var/run/netns/cni-55555555-1111-2222-3333-444444444444", links=["veth00000001"])
+    host.link("veth00000001", peer="eth0", peer_netns=77)
+    host.file(f"/var/lib/cni/results/{NETWORK}-{SANDBOX}-eth0", "file")
+    drifting(host, OTHER)
+    wanted = abandoned(host, OTHER, OTHER_PIN, 88, "veth00000002")
+    found = lost(host)
+    assert found.keys() == wanted
+    assert {claim.age for claim in found.values()} == {500.0}
+    assert all("is gone" in claim.orphan and not claim.collector for claim in found.values())
+
+
+def test_what_only_the_ledger_remembers_to_be_gone_is_not_told() -> None:
+    host = Kubernetes()
+    host.grounds()
+    host.record("adrift", OTHER, "ledger", why="x", age=500.0)
+    abandoned(host, OTHER, OTHER_PIN, 88, "veth00000002")
+    assert lost(host) == {}
+
+
+def test_a_namespace_that_somebody_is_in_is_not_gone() -> None:
+    host = Kubernetes()
+    host.grounds()
+    drifting(host, OTHER)
+    host.process(50, "/usr/bin/tcpdump", "tcpdump", netns=88, our_net=False)
+    abandoned(host, OTHER, OTHER_PIN, 88, "veth00000002")
+    host.listed["netns"][-1].facts["processes"].append(50)
+    assert not {"netns:88", "link:veth00000002"} & lost(host).keys()
+
+
+@pytest.mark.parametrize(
+    ("plugin", "agent"), [("calico", "calico-node"), ("cilium-cni", "cilium-agent"), ("flannel", "flanneld")]
+)
+def test_what_a_living_agent_collects_is_left_to_it(plugin: str, agent: str) -> None:
+    host = Kubernetes()
+    host.grounds()
+    drifting(host, OTHER)
+    wanted = abandoned(host, OTHER, OTHER_PIN, 88, "veth00000002", plugin)
+    assert {claim.collector for claim in lost(host).values()} == {""}
+    host.process(60, f"/usr/bin/{agent}", agent, nested=True, netns=5, mntns=60)
+    found = lost(host)
+    assert found.keys() == wanted and {claim.collector for claim in found.values()} == {agent}
+    plan = orphans(seen(host, found), ["kubernetes"], lambda claim: True)
+    assert plan.doing() == () and all(f"left to {agent}" in action.reason for action in plan.keeping())
+
+
+def seen(host: Machine, claims: dict[str, Claim]) -> Survey:
+    by_object = {id: {host.product.name: claim} for id, claim in claims.items()}
+    present = {host.product.name: Presence.INSTALLED}
+    return Survey("", Scope(), {}, by_object, present, {}, {}, ())
+
+
+def test_what_is_young_is_looked_at_again() -> None:
+    host = Kubernetes()
+    host.grounds()
+    drifting(host, OTHER, age=3.0)
+    abandoned(host, OTHER, OTHER_PIN, 88, "veth00000002")
+    found = orphans(seen(host, lost(host)), ["kubernetes"], lambda claim: claim.age > 60)
+    assert found.doing() == () and all(action.reason.endswith(TOO_YOUNG) for action in found.keeping())
+
+
+def test_nerdctl_s_container_that_is_gone_beside_one_that_is_stopped() -> None:
+    host = Nerdctl()
+    host.stored()
+    host.conflist()
+    host.record("nerdctl", f"default/{ID}", "disk", namespace="default", id=ID, name="web", path="x", networks=[])
+    for name in (f"default-{OTHER}", OTHER):
+        drifting(host, name)
+    for id in (f"default-{ID}", f"default-{OTHER}"):
+        host.file(host.result(id, network="bridge"), "file")
+        host.xtables(cni.chain("CNI-", "bridge", id))
+    for pid, id in ((50, ID), (51, OTHER)):
+        process = host.process(pid, "/usr/bin/sleep", "sleep", "infinity")
+        process.facts["argv"][:] = ["sleep", "infinity"]  # type: ignore[index]
+        path = f"/run/nerdctl/default/{id}/port-reserver.pid"
+        host.record("reserver", path, "disk", namespace="default", id=id, pid=pid, late=0)
+    host.link("nerdctl0", "bridge", addresses=["10.4.0.1"])
+    assert lost(host).keys() == {
+        f"file:/var/lib/cni/results/bridge-default-{OTHER}-eth0",
+        f"xtables:ip nft nat -N {cni.chain('CNI-', 'bridge', f'default-{OTHER}')}",
+        "process:51",
+    }
+
+
+# -- of containerd itself -------------------------------------------------------------------------------------------
+
+
+class Containerd(Machine):
+    def __init__(self, whole: bool = True) -> None:
+        super().__init__()
+        self.product = load("containerd")
+        self.record("whole", "containerd", "disk", whole=whole)
+
+    def shim(self, pid: int, id: str, there: bool) -> None:  # type: ignore[override]
+        self.process(pid, SHIM, SHIM, "-namespace", "default", "-id", id, "-address", SOCKET)
+        path = f"{TASKS}/default/{id}"
+        self.record("shim", str(pid), "kernel", start=9, bundle=path, namespace="default", id=id, address=SOCKET)
+        if there:
+            self.record("container", f"default/{id}", "disk", **{**containerd.blank("default", id), "bundle": path})
+
+
+def test_a_shim_without_a_task() -> None:
+    host = Containerd()
+    host.shim(10, SANDBOX, there=True)
+    host.shim(20, OTHER, there=False)
+    host.process(30, "/usr/bin/x", "x").facts["start"] = 100009  # type: ignore[index]
+    found = lost(host)
+    assert found.keys() == {"process:20"} and found["process:20"].age == pytest.approx(
+        100000 / os.sysconf("SC_CLK_TCK")
+    )
+    unread = Containerd(whole=False)
+    unread.shim(20, OTHER, there=False)
+    assert lost(unread) == {}
+
+
+def test_what_cri_mounted_for_a_sandbox_that_is_gone() -> None:
+    host = Containerd()
+    sandboxes = "/run/containerd/io.containerd.grpc.v1.cri/sandboxes"
+    for id in (SANDBOX, OTHER):
+        host.mount(f"{sandboxes}/{id}/shm", fstype="tmpfs")
+        host.record("container", f"k8s.io/{id}", "disk", **containerd.blank("k8s.io", id))
+    host.record("kept", f"k8s.io/{SANDBOX}", "disk", namespace="k8s.io", id=SANDBOX)
+    assert lost(host).keys() == {f"mount:{sandboxes}/{OTHER}/shm"}
