@@ -366,10 +366,12 @@ def port(case: Case, proto: str, address: str, inner: str, outer: str = "") -> F
     publishes the port. A swarm's ports are no container's."""
     if existing(case) is None or any(record.facts.get("swarm") for record in now(case, "docker-info")):
         return None
-    for record in now(case, "docker"):
-        for each in record.facts["ports"]:
-            if outer and (each["proto"], str(each["port"])) == (proto, outer):
-                return None
+    outside: set[tuple[str, str]] = case.cached(
+        "docker.outside",
+        lambda: {(each["proto"], str(each["port"])) for r in now(case, "docker") for each in r.facts["ports"]},
+    )
+    if (proto, outer) in outside:
+        return None
     subnets = [str(each) for record in now(case, "docker-network") for each in record.facts["subnets"]]
     if subnets and not in_networks([address], subnets):
         return None  # of no container's: somebody has his own rule there
