@@ -47,6 +47,7 @@ N
 iptables -N NETAVARKISH
 iptables -A NETAVARKISH -s 10.99.0.0/24 -j RETURN
 iptables -A FORWARD -i podman9 -j ACCEPT
+for chain in PREROUTING OUTPUT POSTROUTING; do iptables -t nat -A $chain -s 10.99.0.0/24 -j RETURN; done
 
 # A program of the administrator's that is called and titled as a monitor, and a cgroup named as a container's.
 mkdir -p /opt/admin

@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from leftovers.errors import Unreadable
-from leftovers.evidence import files, incus_database, json_text
+from leftovers.evidence import bolt, files, incus_database, json_text
 from leftovers.evidence.files import note
 from leftovers.evidence.json_text import mapping, number, objects, strings, text
 from leftovers.host import Host
@@ -31,8 +31,7 @@ PIN = re.compile(r"netns-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 # libpod/define/containerstate.go.
 STATES = {1: "created", 2: "created", 3: "running", 4: "stopped", 5: "running", 6: "stopped", 8: "running"}
 SCHEMA = {
-    "DBConfig": ("ID", "GraphRoot?", "RunRoot?", "TmpDir?", "VolumeDir?"),
-    "ContainerConfig": ("ID", "Name", "PodID?", "JSON"),
+    "ContainerConfig": ("ID", "Name", "JSON"),
     "ContainerState": ("ID", "State", "JSON"),
     "PodConfig": ("ID", "Name"),
     "VolumeConfig": ("Name", "JSON"),
@@ -59,13 +58,20 @@ def document(value: Any) -> dict[str, Any]:
 
 
 def read_database(host: Host, graph: str) -> tuple[list[Record], list[str]]:
-    """What is in GRAPH/db.sql: records "podman" (containers, by id), "podman-pod" (by id), "podman-volume" (by name)
-    and one "podman-db" (by path; facts: whole, volumes, run, tmp).
+    """What is in GRAPH/db.sql, and in GRAPH/libpod/bolt_state.db, which Podman had before 4.8 and then goes on with:
+    records "podman" (containers, by id), "podman-pod" (by id), "podman-volume" (by name)
+    and one "podman-db" (by path of the file; facts: whole, store: the graph root that it was read in).
 
     Facts of a container: id, name, image, created, state, pid, conmon (pid), pod, infra (of a pod), netns (path),
     mount (its file system), static (its directory), networks, addresses, network_of (whose network it is in), cgroup
     (its parent), health (unit). Of a pod: id, name. Of a volume: path, device, options, type, driver.
     """
+    records, faults = read_sqlite(host, graph)
+    found, said = read_bolt(host, graph)
+    return records + found, faults + said
+
+
+def read_sqlite(host: Host, graph: str) -> tuple[list[Record], list[str]]:
     faults: list[str] = []
     path = f"{graph}/db.sql"
     tables = incus_database.load(host, path, SCHEMA, faults)
@@ -77,7 +83,11 @@ def read_database(host: Host, graph: str) -> tuple[list[Record], list[str]]:
         if not is_id(row["ID"]):
             note(faults, path, f"a container has the impossible id {ascii(row['ID'])[:80]}")
             continue
-        records.append(Record("podman", row["ID"], "disk", container(row, states.get(row["ID"]) or {})))
+        state = states.get(row["ID"]) or {}
+        config, now = document(row["JSON"]), document(state.get("JSON", ""))
+        # The column has what it was when it was made (seen on 5.4.2): what it is now is in the JSON.
+        now = {**now, "state": number(now.get("state")) or state.get("State")}
+        records.append(Record("podman", row["ID"], "disk", container(row["ID"], row["Name"], config, now)))
     for row in tables["PodConfig"]:
         if is_id(row["ID"]):
             facts = {"id": row["ID"], "name": text(row["Name"])}
@@ -85,15 +95,47 @@ def read_database(host: Host, graph: str) -> tuple[list[Record], list[str]]:
     for row in tables["VolumeConfig"]:
         if files.is_name(row["Name"]):
             records.append(Record("podman-volume", row["Name"], "disk", volume(document(row["JSON"]))))
-    settings = tables["DBConfig"][0] if tables["DBConfig"] else {}
-    names = (("volumes", "VolumeDir"), ("run", "RunRoot"), ("tmp", "TmpDir"), ("graph", "GraphRoot"))
-    told = {fact: settings[name] if json_text.is_path(settings.get(name)) else "" for fact, name in names}
-    records.append(Record("podman-db", path, "disk", {"whole": not faults, **told}))
+    records.append(Record("podman-db", path, "disk", {"whole": not faults, "store": graph}))
     return records, faults
 
 
-def container(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    config, now = document(row["JSON"]), document(state.get("JSON", ""))
+def read_bolt(host: Host, graph: str) -> tuple[list[Record], list[str]]:
+    """libpod/boltdb_state_internal.go: a bucket for each container below "ctr" and for each pod below "pod", with what
+    SQLite has in columns as values, and for each volume below "vol"."""
+    below, path = "libpod/bolt_state.db", f"{graph}/libpod/bolt_state.db"
+    faults: list[str] = []
+    try:
+        entries = bolt.read(host, graph, below)
+    except Unreadable as error:
+        note(faults, error.what, error.cause)
+        return [], faults
+    if entries is None:
+        return [], faults
+    found: dict[tuple[str, str], dict[str, bytes]] = {}
+    for buckets, key, value in entries:
+        if len(buckets) == 2:
+            place = tuple(each.decode("utf-8", "replace") for each in buckets)
+            found.setdefault((place[0], place[1]), {})[key.decode("utf-8", "replace")] = value
+    records = []
+    for (kind, name), values in found.items():
+        config = document(values.get("config", b""))
+        if kind == "ctr" and is_id(name):
+            now = document(values.get("state", b""))
+            # The path of its namespace has a key of its own.
+            pin = values.get("netns", b"").decode("utf-8", "replace")
+            now = {**now, "netns": pin or now.get("netns")}
+            records.append(Record("podman", name, "disk", container(name, config.get("name"), config, now)))
+        elif kind == "pod" and is_id(name):
+            records.append(Record("podman-pod", name, "disk", {"id": name, "name": text(config.get("name"))}))
+        elif kind == "vol" and files.is_name(name):
+            records.append(Record("podman-volume", name, "disk", volume(config)))
+        elif kind in ("ctr", "pod"):
+            note(faults, path, f"a {kind} has the impossible id {ascii(name)[:80]}")
+    records.append(Record("podman-db", path, "disk", {"whole": not faults, "store": graph}))
+    return records, faults
+
+
+def container(id: str, name: Any, config: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     networks = mapping(config.get("newNetworks")) or {name: {} for name in strings(config.get("networks"))}
     addresses = []
     for status in mapping(now.get("networkStatus")).values():
@@ -101,15 +143,14 @@ def container(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
             for each in objects(mapping(interface).get("subnets")):
                 addresses.append(text(each.get("ipnet")).partition("/")[0])
     return {
-        "id": row["ID"],
-        "name": text(row["Name"]),
+        "id": id,
+        "name": text(name),
         "image": text(config.get("rootfsImageName")) or text(config.get("rootfsImageID")),
         "created": text(config.get("createdTime")),
-        # The column has what it was when it was made (seen on 5.4.2): what it is now is in the JSON.
-        "state": STATES.get(number(now.get("state")) or number(state.get("State")), ""),
+        "state": STATES.get(number(now.get("state")), ""),
         "pid": number(now.get("pid")),
         "conmon": number(now.get("conmonPid")),
-        "pod": row.get("PodID") if is_id(row.get("PodID")) else "",
+        "pod": config["pod"] if is_id(config.get("pod")) else "",
         "infra": config.get("pause") is True,
         "netns": now["netns"] if json_text.is_path(now.get("netns")) else "",
         "mount": now["mountPoint"] if json_text.is_path(now.get("mountPoint")) else "",

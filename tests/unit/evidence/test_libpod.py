@@ -13,6 +13,7 @@ import pytest
 from leftovers.evidence import libpod
 from leftovers.host import Host
 from leftovers.model import Record
+from unit.evidence.bolt_file import Tree, Writer
 
 GRAPH = "/var/lib/containers/storage"
 ID, INFRA, POD, LAYER = "a" * 64, "b" * 64, "c" * 64, "d" * 64
@@ -36,6 +37,7 @@ CONFIG = {
     "newNetworks": {"n1": {"interface_name": "eth0"}},
     "netNsCtr": INFRA,
     "cgroupParent": "machine.slice",
+    "pod": POD,
 }
 STATE = {
     "state": 3,
@@ -116,6 +118,29 @@ def test_containers_pods_and_volumes(disk: Disk) -> None:
     assert records[f"podman-db {GRAPH}/db.sql"].facts["whole"]
 
 
+def test_the_database_of_before(disk: Disk) -> None:
+    """Podman 4.3 in bookworm; one that began with it goes on with it."""
+    config, state = json.dumps(CONFIG).encode(), json.dumps({**STATE, "netns": None}).encode()
+    tree: Tree = {
+        b"ctr": {
+            ID.encode(): {b"config": config, b"state": state, b"netns": PIN.encode(), b"dependencies": {}},
+            b"../x": {b"config": config},
+        },
+        b"pod": {POD.encode(): {b"config": b'{"name": "p1"}'}},
+        b"vol": {b"v": {b"config": b'{"mountPoint": "/v", "volumeOptions": {"type": "tmpfs"}}'}},
+        b"name-registry": {b"web": ID.encode()},
+    }
+    path = f"{GRAPH}/libpod/bolt_state.db"
+    disk.path(path).write_bytes(Writer().file(tree))
+    old, faults = disk.read()
+    assert len(faults) == 1 and "impossible id" in faults[0]
+    assert set(old) == {f"podman {ID}", f"podman-pod {POD}", "podman-volume v", f"podman-db {path}"}
+    disk.path(path).unlink()
+    disk.database().close()
+    new, faults = disk.read()
+    assert not faults and old[f"podman {ID}"] == new[f"podman {ID}"]
+
+
 def test_nothing_is_there(disk: Disk) -> None:
     assert disk.read() == ({}, [])
     for read in (
@@ -126,6 +151,16 @@ def test_nothing_is_there(disk: Disk) -> None:
         libpod.read_states,
     ):
         assert read(disk.host, "/nowhere") == ([], [])
+
+
+def test_what_a_container_is_now_is_in_the_json(disk: Disk) -> None:
+    """The column stays at what it was when it was made (seen on 5.4.2)."""
+    connection = disk.database()
+    connection.execute("UPDATE ContainerState SET State = 1")
+    connection.commit()
+    connection.close()
+    records, faults = disk.read()
+    assert not faults and records[f"podman {ID}"].facts["state"] == "running"
 
 
 def test_a_change_that_was_not_finished_is_not_read(disk: Disk) -> None:

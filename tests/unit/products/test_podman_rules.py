@@ -48,7 +48,7 @@ class Podman(Machine):
         )
 
     def database(self, *containers: dict[str, Any], whole: bool = True, stored: bool = True) -> None:
-        self.record("podman-db", f"{GRAPH}/db.sql", "disk", whole=whole, volumes="", run="", tmp="", graph=GRAPH)
+        self.record("podman-db", f"{GRAPH}/db.sql", "disk", whole=whole, store=GRAPH)
         self.record("podman-store", GRAPH, "disk", whole=True, images=1, volumes=0, secrets=0)
         for facts in containers:
             self.record("podman", facts["id"], "disk", **{**FACTS, **facts})
@@ -239,7 +239,7 @@ def test_the_data_is_kept_while_there_is_any(host: Podman) -> None:
     assert claims[f"file:{GRAPH}"].role is Role.EXTERNAL and "1 container, 1 image" in claims[f"file:{GRAPH}"].reason
     assert claims["file:/var/lib/containers"].role is Role.EXTERNAL
     empty = Podman()
-    empty.record("podman-db", f"{GRAPH}/db.sql", "disk", whole=True, volumes="", run="", tmp="", graph=GRAPH)
+    empty.record("podman-db", f"{GRAPH}/db.sql", "disk", whole=True, store=GRAPH)
     empty.record("podman-store", GRAPH, "disk", whole=True, images=0, volumes=0, secrets=0)
     empty.file(GRAPH, entries=("db.sql",))
     assert empty.gone() == {f"file:{GRAPH}"}
@@ -274,7 +274,7 @@ def test_what_an_administrator_has_mounted_on_a_volume_is_his(host: Podman) -> N
 
 def test_a_store_elsewhere_goes_only_when_there_is_nothing_else_in_it(host: Podman) -> None:
     host.record("place", GRAPH, "disk", path="/srv", why="storage.conf")
-    host.record("podman-db", "/srv/db.sql", "disk", whole=True, volumes="", run="", tmp="", graph="/srv")
+    host.record("podman-db", "/srv/db.sql", "disk", whole=True, store="/srv")
     host.record("podman-store", "/srv", "disk", whole=True, images=0, volumes=0, secrets=0)
     host.file("/srv", entries=("db.sql", "overlay", "libpod", "storage.lock"))
     assert host.gone() == {"file:/srv"}

@@ -9,14 +9,14 @@ from leftovers.claims import Case, Finding, real_exe
 from leftovers.evidence import libpod
 from leftovers.model import Evidence, Instance, Object, Record
 from leftovers.mountinfo import below
-from leftovers.products.libpod.known import id_below, scope
+from leftovers.products.libpod.known import id_below, runtimes, scope
 from leftovers.products.libpod.names import GRAPH
 from leftovers.products.libpod.processes import conmons
 from leftovers.products.libpod.reading import conmon_argv
 
 
 def instances(case: Case) -> list[Instance]:
-    """All containers that db.sql has at this look."""
+    """All containers that Podman's database has at this look."""
     spaces = {pin: space.id for space in case.objects("netns") for pin in space.facts["pins"]}
     ties: dict[str, list[str]] = {}
     for conmon in case.records_of("conmon"):
@@ -34,7 +34,7 @@ def instances(case: Case) -> list[Instance]:
             own.append(f"process:{facts['pid']}")
         if facts["netns"] in spaces:
             own.append(spaces[facts["netns"]])
-        said = Evidence(record.source, f"db.sql has the container {facts['name']}")
+        said = Evidence(record.source, f"Podman has the container {facts['name']}")
         found.append(
             Instance(
                 *(case.product, record.name, facts["name"] or record.name[:12], said),
@@ -69,16 +69,12 @@ def existing(case: Case) -> set[str] | None:
         stores = [record for record in case.records_of("podman-store") if record.source == "disk"]
         if not database or not all(record.facts["whole"] for record in (*database, *stores)):
             return None
-        if any(not database_of(database, store.name) for store in stores):
+        if not {store.name for store in stores} <= {record.facts["store"] for record in database}:
             return None
         return {record.name for record in (*current(case), *stored(case))}
 
     ids: set[str] | None = case.cached("libpod.existing", make)
     return ids
-
-
-def database_of(databases: list[Record], graph: str) -> bool:
-    return any(record.name == f"{graph}/db.sql" for record in databases)
 
 
 def stored(case: Case) -> list[Record]:
@@ -91,7 +87,7 @@ def gone(case: Case, id: str, **facts: float) -> Finding | None:
     ids = existing(case)
     if ids is None or not id or id in ids or elsewhere(case, id):
         return None
-    said = Evidence("disk", f"neither db.sql nor containers.json has {id[:12]}")
+    said = Evidence("disk", f"neither Podman's database nor containers.json has {id[:12]}")
     return Finding(f"its container {id[:12]} is gone", (said,), facts=facts)
 
 
@@ -116,17 +112,14 @@ def elsewhere(case: Case, id: str) -> bool:
 
 def process(obj: Object, case: Case) -> Finding | None:
     age = {"age": seconds} if (seconds := age_of(obj)) else {}
-    for record in case.records_of("conmon"):
-        if record.name == obj.key and record.facts["start"] == obj.facts["start"]:
-            return gone(case, record.facts["id"], **age)
+    record = conmons(case).get(obj.key)
+    if record is not None and record.facts["start"] == obj.facts["start"]:
+        return gone(case, record.facts["id"], **age)
     id = scope(obj.facts["cgroup"])
     if id:
         return gone(case, id, **age)
-    parent = case.process(obj.facts["ppid"])
-    for record in case.records_of("conmon"):
-        if parent is not None and record.name == parent.key:
-            return gone(case, record.facts["id"], **age)
-    return None
+    record = conmons(case).get(str(obj.facts["ppid"]))
+    return gone(case, record.facts["id"], **age) if record is not None else None
 
 
 def age_of(process: Object) -> float:
@@ -145,10 +138,8 @@ def mount(obj: Object, case: Case) -> Finding | None:
 
 
 def file(obj: Object, case: Case) -> Finding | None:
-    for record in case.records_of("runtime"):
-        if record.facts["path"] == obj.key and record.source == "disk":
-            return gone(case, record.facts["id"])
-    return None
+    record = runtimes(case).get(obj.key)
+    return gone(case, record.facts["id"]) if record is not None else None
 
 
 def netns(obj: Object, case: Case) -> Finding | None:
@@ -162,7 +153,7 @@ def netns(obj: Object, case: Case) -> Finding | None:
     named = {record.facts["netns"] for record in current(case)}
     if not obj.facts["pins"] or any(pin in named or not libpod.is_pin(pin) for pin in obj.facts["pins"]):
         return None
-    said = Evidence("disk", f"db.sql has no container with {obj.facts['pins'][0]}, and nobody who is lives in it")
+    said = Evidence("disk", f"Podman has no container with {obj.facts['pins'][0]}, and nobody who is lives in it")
     return Finding("no container has it", (said,))
 
 

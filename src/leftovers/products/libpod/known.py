@@ -12,7 +12,7 @@ from leftovers.products.libpod.names import CGROUP, GRAPH, SHARERS
 
 OWN_SLICE = re.compile(r"/user\.slice/user-[1-9][0-9]*\.slice/")
 
-__all__ = ["containers", "id_below", "layers", "pins", "pods", "rival", "scope", "sharer", "title", "trace"]
+__all__ = ["containers", "id_below", "layers", "pins", "pods", "rival", "runtimes", "scope", "sharer", "title", "trace"]
 
 
 def containers(case: Case) -> dict[str, Evidence]:
@@ -23,7 +23,7 @@ def containers(case: Case) -> dict[str, Evidence]:
         strange = {record.name for record in case.records_of("stored") if record.facts["by"] == "crio"}
         found: dict[str, Evidence] = {}
         for record in case.records_of("podman"):
-            said = f"db.sql has the container {record.facts['name'] or record.name[:12]}"
+            said = f"Podman has the container {record.facts['name'] or record.name[:12]}"
             found.setdefault(record.name, Evidence(record.source, said))
         for record in case.records_of("conmon"):
             if not record.facts["uid"]:
@@ -54,7 +54,7 @@ def pods(case: Case) -> dict[str, Evidence]:
     def make() -> dict[str, Evidence]:
         found = {}
         for record in case.records_of("podman-pod"):
-            said = f"db.sql has the pod {record.facts['name'] or record.name[:12]}"
+            said = f"Podman has the pod {record.facts['name'] or record.name[:12]}"
             found[record.name] = Evidence(record.source, said)
         return found
 
@@ -98,6 +98,15 @@ def pins(case: Case) -> dict[str, str]:
     return table
 
 
+def runtimes(case: Case) -> dict[str, Record]:
+    """What crun and runc keep of containers, whosever these are, by path, at this look."""
+    table: dict[str, Record] = case.cached(
+        "libpod.runtimes",
+        lambda: {record.name: record for record in case.records_of("runtime") if record.source != "ledger"},
+    )
+    return table
+
+
 def scope(path: str) -> str:
     """The id of the container that a cgroup, or one above it, is named for; "" if none is. Users other than root can
     make cgroups of any name below their own."""
@@ -114,7 +123,7 @@ def id_below(case: Case, path: str) -> tuple[str, str]:
     """For a path in a graph root: the id of Podman's container whose it is, "" if of none, and the path in there;
     ("", "") for any other path."""
     path = path.removesuffix("//deleted").removesuffix(" (deleted)")
-    for graph in case.at(GRAPH):
+    for graph in case.cached("libpod.graphs", lambda: case.at(GRAPH)):
         if not below(path, graph) or path == graph:
             continue
         inner = path[len(graph) :].strip("/")

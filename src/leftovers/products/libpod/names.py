@@ -18,6 +18,8 @@ SYSCTLS = "/run/sysctl.d"
 PODMAN = "/usr/bin/podman"
 PROGRAMS = (PODMAN, "/usr/local/bin/podman")  # the second is of no package: podman-static, or one's own
 NETAVARK = "/usr/lib/podman/netavark"
+# The lock on CNI's configurations, which Podman before 5 takes to see whether there are any.
+CNI = ("/etc/cni/net.d/cni.lock", "/etc/cni/net.d", "/etc/cni")
 STORAGE_CONF = "/etc/containers/storage.conf"
 # Who else has a store at the same place, by default.
 SHARERS = ("/usr/bin/buildah", "/usr/bin/crio", "/usr/local/bin/crio", "/usr/local/bin/buildah")

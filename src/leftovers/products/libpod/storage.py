@@ -10,9 +10,10 @@ from leftovers.evidence import libpod
 from leftovers.model import Evidence, Object, Presence, Record, Role
 from leftovers.mountinfo import below
 from leftovers.products.containers.storage import on_itself
-from leftovers.products.libpod.known import containers, id_below, rival, sharer, trace
+from leftovers.products.libpod.known import containers, id_below, rival, runtimes, sharer, trace
 from leftovers.products.libpod.names import (
     CACHE,
+    CNI,
     GRAPH,
     LOCKS,
     NAMES,
@@ -51,7 +52,10 @@ def mount(obj: Object, case: Case) -> Finding | None:
         asked = (Evidence("disk", f"{obj.facts['configured']} asks for a mount there"),)
         return Finding("a mount that the administrator configured", asked, role=Role.ADMIN)
     said = Evidence("kernel", f"mounted at {point} ({obj.facts['fstype']}, {obj.facts['source']})")
-    copies = {record.name: record for record in case.records_of("copies") if record.source != "ledger"}
+    copies: dict[str, Record] = case.cached(
+        "libpod.copies",
+        lambda: {record.name: record for record in case.records_of("copies") if record.source != "ledger"},
+    )
     if not obj.facts["host"] and str(obj.facts["ns"]) in copies:
         facts = copies[str(obj.facts["ns"])].facts
         where = Evidence("kernel", f"in the namespaces of pid {facts['pid']}, of uid {facts['uid']}")
@@ -83,7 +87,7 @@ def volume(name: str, said: Evidence, case: Case) -> Finding | None:
         facts = record.facts
         if record.name == name and (facts["device"] or facts["type"] or facts["driver"] not in ("", "local")):
             what = facts["device"] or facts["type"] or facts["driver"]
-            return Finding("a volume", (said, Evidence(record.source, f"db.sql has the volume {name} of {what}")))
+            return Finding("a volume", (said, Evidence(record.source, f"Podman has the volume {name} of {what}")))
     reason = "mounted on a volume, and not known to be Podman's"
     return Finding(reason, (said,), proven=False, role=Role.ADMIN) if trace(case) else None
 
@@ -119,6 +123,7 @@ def directories() -> tuple[Directory, ...]:
         Directory("/run/podman", Role.LIVE, "the socket of the API (podman.socket)"),
         Directory("/run/podman/podman.sock", Role.LIVE, "the socket of the API (podman.socket)"),
         *(Directory(path, Role.LIVE, "libpod's and netavark's locks") for path in LOCKS),
+        *(Directory(path, Role.DATA, "containers/common libnetwork/cni/network.go") for path in CNI),
         *(Directory(path, Role.LIVE, "what runs, by the runtime") for path in RUNTIMES),
         *(Directory(f"{path}/.cache", Role.LIVE, "crun's seccomp programs") for path in RUNTIMES[:1]),
         Directory(NETNS, Role.LIVE, "pins of network namespaces, everybody's"),
@@ -148,7 +153,7 @@ def stranger(case: Case) -> str:
     return ""
 
 
-def has_run(case: Case) -> bool:
+def begun(case: Case) -> bool:
     """Whether libpod has run since the host was started: only root could have made this directory."""
     return any(file.key == TMP for file in case.objects("file"))
 
@@ -157,7 +162,7 @@ def own(obj: Object, case: Case) -> Finding | None:
     """What nobody else makes."""
     if obj.key in OWN and not obj.facts["mounted"] and obj.facts["type"] in ("directory", "file"):
         said = Evidence("package", "only Podman makes it")
-        if obj.key.startswith("/dev/shm/") and (obj.facts["type"] != "file" or not (trace(case) or has_run(case))):
+        if obj.key.startswith("/dev/shm/") and (obj.facts["type"] != "file" or not (trace(case) or begun(case))):
             return None  # anybody may put something there
         return Finding(OWN[obj.key], (said,), facts={"strict": True})
     if obj.key not in SHARED or obj.facts["type"] != "directory" or not trace(case):
@@ -184,12 +189,20 @@ def api(obj: Object, case: Case) -> Finding | None:
     return Finding("the directory of its sockets", (said,))
 
 
+def cni_lock(obj: Object, case: Case) -> Finding | None:
+    """An empty lock beside CNI's configurations: only containers/common makes one of this name."""
+    if obj.key != CNI[0] or obj.facts["type"] != "file" or not trace(case) or sharer(case):
+        return None
+    said = Evidence("disk", "the name that containers/common gives")
+    return Finding("a lock of Podman's", (said,), role=Role.DATA, facts={"strict": True})
+
+
 def of_container(obj: Object, case: Case) -> Finding | None:
     """What crun or runc keep of one container."""
-    for record in case.records_of("runtime"):
-        if record.facts["path"] == obj.key and record.name == obj.key and record.facts["id"] in containers(case):
-            return Finding("what the runtime keeps of a container", (containers(case)[record.facts["id"]],))
-    return None
+    record = runtimes(case).get(obj.key)
+    if record is None or record.facts["id"] not in containers(case):
+        return None
+    return Finding("what the runtime keeps of a container", (containers(case)[record.facts["id"]],))
 
 
 def settings(obj: Object, case: Case) -> Finding | None:
@@ -229,8 +242,8 @@ def graph(obj: Object, case: Case) -> Finding | None:
     if obj.key not in case.at(GRAPH):
         return None
     stores = {record.name: record for record in case.records_of("podman-store") if record.source != "ledger"}
-    databases = {record.name: record for record in case.records_of("podman-db") if record.source != "ledger"}
-    store, database = stores.get(obj.key), databases.get(f"{obj.key}/db.sql")
+    databases = {record.facts["store"] for record in case.records_of("podman-db") if record.source != "ledger"}
+    store = stores.get(obj.key)
     advice = f"rm -r {obj.key}"
     if obj.facts["type"] == "remote":
         far = Evidence("kernel", "it is on a network or FUSE file system")
@@ -240,8 +253,8 @@ def graph(obj: Object, case: Case) -> Finding | None:
         return Finding("the administrator's symlink for Podman's storage", (said,), role=Role.ADMIN)
     if obj.facts["type"] != "directory" or store is None:
         return None
-    if database is None and not any(case.records_of("persist")) and not (case.been and obj.key == GRAPH):
-        said = Evidence("disk", "has no db.sql in it")
+    if obj.key not in databases and not any(case.records_of("persist")) and not (case.been and obj.key == GRAPH):
+        said = Evidence("disk", "has no database of Podman's in it")
         reason = "a store of images, perhaps Podman's"
         return Finding(reason, (said,), proven=False, role=Role.ADMIN, advice=advice) if trace(case) else None
     strange = [name for name in obj.facts["entries"] if not STORE.fullmatch(name)]
@@ -296,7 +309,16 @@ def parent(obj: Object, case: Case) -> Finding | None:
         said = Evidence("disk", "holds nothing but what short names of images mean, and nobody else here uses it")
         return Finding("a cache of names", (said,), role=Role.DATA)
     netns = obj.key == NETNS
-    if obj.key not in ("/var/lib/containers", NETWORKS, "/run/containers", NETNS, *RUNTIMES, f"{RUNTIMES[0]}/.cache"):
+    if obj.key in CNI and not facts["entries"]:
+        return None
+    if obj.key not in CNI and obj.key not in (
+        "/var/lib/containers",
+        NETWORKS,
+        "/run/containers",
+        NETNS,
+        *RUNTIMES,
+        f"{RUNTIMES[0]}/.cache",
+    ):
         return None
     if facts["mounted"] and not (netns and any(m.facts["point"] == NETNS for m in case.proven("mount"))):
         return None
@@ -324,5 +346,5 @@ def parent(obj: Object, case: Case) -> Finding | None:
     return Finding("a directory that is made for what is in it", (said,), role=role, facts=more)
 
 
-FILES = (own, api, of_container, settings, network, graph, parent)
+FILES = (own, api, cni_lock, of_container, settings, network, graph, parent)
 __all__ = ["FILES", "directories", "libpod", "mount", "places"]
