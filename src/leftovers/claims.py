@@ -49,6 +49,9 @@ class Case:
     # What the ledger holds for objects that are still exactly what they were.
     recalled: Mapping[str, Claim] = field(default_factory=dict)
     been: bool = False  # the ledger says that the product has been on this host
+    # In a deep look, what the sources said when all had been listed. What came while it was listed is in here, and what
+    # went is in `records`: who says that nobody has a thing must look at both.
+    later: tuple[Record, ...] = ()
     claims: dict[str, Claim] = field(default_factory=dict)
     # Proven objects by kind, kept beside `claims` because rules ask for them all the time.
     _proven: dict[str, dict[str, Object]] = field(default_factory=dict)
@@ -207,9 +210,10 @@ def attribute(
                 reason = f"{claim.reason}{HELD}{held.reason}"
                 case.claims[id] = replace(claim, role=Role.HELD, reason=reason, evidence=said, advice=held.advice)
     for id, claim in case.claims.items() if case.presence is Presence.INSTALLED else ():
-        if claim.proven and claim.role is Role.LIVE:
+        # Of what is only perhaps its own a rule may say as much: it stays, but who looks for orphans hears of it.
+        if claim.role is Role.LIVE or not claim.proven:
             alone = ask(claim.object, case, (orphans or {}).get(claim.object.kind, ()))
-            if alone is not None and alone.proven:
+            if alone is not None and alone.proven is claim.proven:
                 said = (*alone.evidence, *claim.evidence)
                 age, other = float(alone.facts.get("age", 0.0)), str(alone.facts.get("collector", ""))
                 case.claims[id] = replace(claim, orphan=alone.reason, age=age, collector=other, evidence=said)

@@ -298,6 +298,11 @@ class Explainer:
     def of_instance(self, instance: Instance) -> Answer:
         """A container itself: what it has, and how to look at it is its product's business."""
         ties = [self.relations.by_id[id] for id in instance.ties if id in self.relations.by_id]
+        steps = [Step(obj, "is its own") for obj in ties]
+        for id, other in self.relations.shares(self.ties).items():
+            obj = self.relations.by_id[id]
+            if other is instance and id not in instance.ties and obj.facts.get("type") != "loopback":
+                steps.append(Step(obj, "leads to it"))
         present = self.survey.presence[instance.product]
         installed = present is Presence.INSTALLED
         state = State.IN_USE if installed else State.LEFT
@@ -313,7 +318,7 @@ class Explainer:
             package=self.package(instance.product),
             instance=instance,
             chain=(Evidence(instance.evidence.source, instance.evidence.text),),
-            dependants=tuple(Step(obj, "is its own") for obj in ties),
+            dependants=tuple(steps),
             advice="" if installed else f"leftovers clean {instance.product}",
         )
 

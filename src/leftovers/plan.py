@@ -62,7 +62,10 @@ def orphans(survey: Survey, products: Sequence[str], old: Callable[[Claim], bool
                 verb, reason = Verb.KEEP, f"{reason}; left to {claim.collector}, which lives and collects such things"
             elif not old(claim):
                 verb, reason = Verb.KEEP, f"{reason}{TOO_YOUNG}"
-            actions.append(Action(verb, claim.object, claim.product, reason, claim.evidence, claim.rank))
+            elif not claim.proven:
+                verb, reason = Verb.KEEP, f"not proven: {reason}"
+            advice = claim.advice if verb is Verb.KEEP else ""
+            actions.append(Action(verb, claim.object, claim.product, reason, claim.evidence, claim.rank, advice))
     return ordered(survey, products, actions)
 
 

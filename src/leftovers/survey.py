@@ -69,6 +69,9 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
         listed[kind.name] = listing.objects
         faults += listing.faults
     present = {product.name: presence(host, product, listed) for product in products}
+    asks = [product for product in products if deep and product.orphans]
+    later, _, said = ask(Look(host, scope, listed), asks, {})
+    faults += said
     boot_id = host.boot_id()
     claims: dict[str, dict[str, Claim]] = {}
     instances: dict[str, tuple[Instance, ...]] = {}
@@ -81,6 +84,7 @@ def survey(host: Host, products: Sequence[Product], memory: Mapping[str, Memory]
             elsewhere=leaving(claims, {name: found for name, (found, _) in present.items()}),
             recalled=remembered(memory.get(product.name), listed, boot_id),
             been=product.name in memory and memory[product.name].been,
+            later=later.get(product.name, ()),
         )
         orphans = product.orphans if deep else {}
         claims[product.name] = attribute(case, product.rules, product.recall, product.holds, orphans)

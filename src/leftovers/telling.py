@@ -78,7 +78,8 @@ def to_do(answer: Answer) -> str:
     if answer.state is State.UNKNOWN:
         return "leftovers leaves it alone"
     if answer.state is State.IN_USE:
-        return "nothing, it is in use" + (f" by {printable(answer.instance.name)}" if answer.instance else "")
+        user = answer.instance if not answer.id.startswith("instance:") else None
+        return "nothing, it is in use" + (f" by {printable(user.name)}" if user else "")
     return "nothing"
 
 

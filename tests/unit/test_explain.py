@@ -146,6 +146,16 @@ def test_what_a_thing_is_called(scene: Scene, asked: str, id: str) -> None:
     assert answer.instance is not None and answer.instance.name == "web"
 
 
+def test_a_container_is_told_with_all_that_is_its_own_or_leads_to_it(scene: Scene) -> None:
+    scene.link("lo", "loopback", netns=77)
+    steps = {step.object.id: step.text for step in scene.one("web").dependants}
+    assert steps == {
+        **dict.fromkeys(("process:1001", "cgroup:/system.slice/docker-1.scope", "netns:77"), "is its own"),
+        **dict.fromkeys(("link:veth1", "link:77/eth0", "mount:/run/docker/netns/aa"), "leads to it"),
+    }
+    assert scene.text("web").endswith("to do: nothing, it is in use")
+
+
 @pytest.mark.parametrize(
     "asked", ["", "veth", "veth11", "77/eth1", "xyz/eth0", "abab", "lo", "/nowhere", "unit:x", ":", "/"]
 )

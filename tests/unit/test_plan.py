@@ -265,3 +265,14 @@ def test_a_tenant_s_word_is_asked_for_orphans_too() -> None:
     both = {"docker": claim(Role.LIVE, product="docker"), "containerd": replace(orphaned(), product="containerd")}
     seen = replace(survey(), claims={"link:v": both}, presence={"docker": THERE, "containerd": THERE}, tenants=TENANTS)
     assert orphans(seen, ["docker", "containerd"], lambda claim: True).actions == ()
+
+
+def test_an_orphan_that_is_only_perhaps_the_product_s_is_told() -> None:
+    from dataclasses import replace
+
+    doubtful = replace(orphaned(), proven=False, role=Role.ADMIN, advice="ip link delete v")
+    seen = replace(survey(doubtful), presence={"docker": THERE})
+    (action,) = orphans(seen, ["docker"], lambda claim: True).actions
+    assert action.verb is Verb.KEEP and action.reason.startswith("not proven: ") and action.advice == "ip link delete v"
+    (action,) = orphans(seen, ["docker"], lambda claim: False).actions
+    assert action.verb is Verb.KEEP and action.reason.endswith(TOO_YOUNG)

@@ -12,7 +12,7 @@ from leftovers.claims import Case, Finding
 from leftovers.host import Host
 from leftovers.kinds import Look
 from leftovers.kinds.kind import Kind
-from leftovers.model import Deadline, Evidence, Listing, Object, Presence, Role, Verb
+from leftovers.model import Deadline, Evidence, Listing, Object, Presence, Record, Role, Verb
 from leftovers.products import Product
 
 LINK = Object("link", "veth0", ("veth0",))
@@ -69,3 +69,36 @@ def test_whose_hook_we_run_in_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_
         monkeypatch.setattr(survey_module, "SNAP", snap)
         found.append(survey_module.presence(host, product, {"process": (), "mount": ()})[0])
     assert found == [Presence.INSTALLED, *[Presence.ABSENT] * 3]
+
+
+def test_a_deep_look_asks_again_when_all_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A container that came meanwhile is there then: its things are no orphans."""
+    said: list[str] = []
+
+    class Stub:
+        def __init__(self, name: str) -> None:
+            self.name = self.title = name
+
+        def survey(self, look: Look) -> Listing:
+            said.append(self.name)
+            return Listing((Object(self.name, "x", ("x",), {}),) if self.name == "link" else ())
+
+    def reader(look: Look) -> tuple[list[Record], list[str]]:
+        said.append("read")
+        return [Record("container", str(said.count("read")), "api")], []
+
+    def later(obj: Object, case: Case) -> Finding:
+        both = [record.name for record in (*case.records, *case.later)]
+        return Finding(" ".join(both), (Evidence("api", "asked"),))
+
+    product = Product("x", "X", packages=(), readers=(reader,), rules={"link": (later,)}, orphans={"link": (later,)})
+    monkeypatch.setattr(survey_module, "survey_order", lambda: [Stub(name) for name in ("process", "mount", "link")])
+    monkeypatch.setattr(survey_module, "presence", lambda *some: (Presence.INSTALLED, ""))
+    (tmp_path / "proc/sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/random/boot_id").write_text("boot\n")
+    seen = survey_module.survey(Host(str(tmp_path)), [product], {}, deep=True)
+    assert said == ["process", "mount", "read", "link", "read"]
+    assert seen.claims["link:x"]["x"].orphan == "1 2"
+    said.clear()
+    assert survey_module.survey(Host(str(tmp_path)), [product], {}).claims["link:x"]["x"].reason == "1"
+    assert said.count("read") == 1

@@ -85,7 +85,6 @@ def read_sqlite(host: Host, graph: str) -> tuple[list[Record], list[str]]:
             continue
         state = states.get(row["ID"]) or {}
         config, now = document(row["JSON"]), document(state.get("JSON", ""))
-        # The column has what it was when it was made (seen on 5.4.2): what it is now is in the JSON.
         now = {**now, "state": number(now.get("state")) or state.get("State")}
         records.append(Record("podman", row["ID"], "disk", container(row["ID"], row["Name"], config, now)))
     for row in tables["PodConfig"]:
@@ -147,6 +146,7 @@ def container(id: str, name: Any, config: dict[str, Any], now: dict[str, Any]) -
         "name": text(name),
         "image": text(config.get("rootfsImageName")) or text(config.get("rootfsImageID")),
         "created": text(config.get("createdTime")),
+        # The column of 5.4.2 has what it was when it was made: what it is now is in the JSON.
         "state": STATES.get(number(now.get("state")), ""),
         "pid": number(now.get("pid")),
         "conmon": number(now.get("conmonPid")),

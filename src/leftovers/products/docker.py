@@ -15,7 +15,7 @@ from leftovers.host import Host
 from leftovers.model import Deadline, Record, Role
 from leftovers.products.containers import Runtime, product
 from leftovers.products.containers.docker import mounts
-from leftovers.products.containers.docker_orphans import orphans
+from leftovers.products.containers.docker_orphans import orphans, read_layers
 from leftovers.products.containers.names import TASKS
 from leftovers.products.containers.processes import SHIM
 
@@ -83,8 +83,9 @@ PRODUCT = product(
     sysctls=("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"),
     companions=("containerd",),
     deletes=docker_purge.deletes,
-    orphans=orphans(RUNTIME),
     stop=stop,
     start=daemon.start,
     instance_processes=(SHIM,),
+    readers=(read_layers,),
+    orphans=orphans(RUNTIME),
 )

@@ -118,6 +118,7 @@ _FAMILY = product(
     RUNTIME,
     packages=("kubelet",),
     daemons=KUBELETS,
+    common=True,  # rke2 has a kubelet of its own
     units=("kubelet.service",),
     sysctls=("net.ipv4.ip_forward=1",),
     companions=("containerd",),

@@ -71,12 +71,6 @@ class Docker(Machine):
     def rule(self, chain: str, rule: str, table: str = "filter") -> Object:
         return self.xtables(chain, rule, rule.rpartition(" ")[2], table=table)
 
-    def orphans(self) -> dict[str, Claim]:
-        listed = {kind: tuple(objects) for kind, objects in self.listed.items()}
-        case = Case("docker", Presence.INSTALLED, listed, tuple(self.records))
-        claims = attribute(case, self.product.rules, self.product.recall, None, self.product.orphans)
-        return {id: claim for id, claim in claims.items() if claim.orphan}
-
 
 @pytest.fixture
 def host() -> Docker:
@@ -202,7 +196,9 @@ def test_a_pair_that_never_came_into_a_container(host: Docker) -> None:
         ("vethadmin00", "veth8888888", "mybr0"),
     ):
         host.link(name, peer=peer, peer_netns=1, master=master)
-        host.link(peer, peer=name, peer_netns=1)
+        host.link(peer, peer=name, peer_netns=1, up=False)
+    host.link("veth9999999", peer="vetha999999", peer_netns=1, master="mybr0")
+    host.link("vetha999999", peer="veth9999999", peer_netns=1)  # up, as dockerd has it only in a container
     host.link("mybr0", "bridge")
     assert {id for id in host.gone() if "veth" in id} == {
         *("link:veth1111111", "link:veth2222222", "link:veth6666666", "link:veth7777777"),
@@ -336,92 +332,3 @@ def test_of_a_containerd_that_stays_goes_what_is_docker_s(host: Docker) -> None:
     claims["containerd"] = claims["docker"]
     there = {"docker": Presence.ABSENT, "containerd": Presence.INSTALLED}
     assert set(settled(claims, there, {"containerd": ("docker",)}, ["docker"])) == {"docker"}
-
-
-# -- orphans --------------------------------------------------------------------------------------------------------
-
-
-def test_what_containers_have_is_no_orphan(host: Docker) -> None:
-    host.info()
-    host.container()
-    host.docker()
-    host.docker("c" * 64, state="stopped", sandbox=f"{PIN}/333333333333", name="old")
-    host.endpoint("172.17.0.2")
-    host.link("vetha1b2c3d", peer="eth0", peer_netns=77, master="docker0")
-    host.link("docker0", "bridge")
-    host.netns(99, [], [f"{PIN}/333333333333"])
-    host.process(21, "/usr/sbin/docker-proxy", "docker-proxy", "-container-ip", "172.17.0.2", "-host-port", "80")
-    host.rule("DOCKER", "! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80", "nat")
-    host.mount(f"/var/lib/docker/containers/{ID}/mounts/shm")
-    assert host.orphans() == {}
-
-
-def lost(host: Docker) -> None:
-    """All that a container had that is gone, and a build, which has no container at all."""
-    host.container(40, GONE, 88, "222222222222")
-    host.link("veth7654321", peer="eth0", peer_netns=88, master="docker0")
-    host.link("docker0", "bridge")
-    host.netns(99, [], [f"{PIN}/444444444444"])
-    host.link("veth4444444", peer="eth0", peer_netns=99, master="docker0")
-    host.process(21, "/usr/sbin/docker-proxy", "docker-proxy", "-container-ip", "172.17.0.9", "-host-port", "80")
-    host.rule("DOCKER", "! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.9:80", "nat")
-    host.rule("DOCKER", "-d 172.17.0.9/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT")
-    host.record("docker-layer", "9" * 64, "disk", container=GONE)
-    host.mount(f"/var/lib/docker/overlay2/{'9' * 64}/merged", fstype="overlay")
-    host.mount(f"/var/lib/docker/overlay2/{'8' * 64}/merged", fstype="overlay")
-    host.process(50, "/usr/bin/runc", "runc", nested=True, netns=55, mntns=50, cgroup="/docker/buildkit/x")
-    host.netns(55, [50], [f"{PIN}/555555555555"])
-
-
-def test_what_a_container_had_that_is_gone(host: Docker) -> None:
-    host.info()
-    host.container()
-    host.docker()
-    host.endpoint("172.17.0.2")
-    lost(host)
-    found = host.orphans()
-    assert set(found) == {
-        *(
-            "process:40",
-            "process:41",
-            "process:21",
-            f"cgroup:/system.slice/docker-{GONE}.scope",
-            "netns:88",
-            "netns:99",
-        ),
-        *("link:veth7654321", "link:veth4444444", f"mount:/var/lib/docker/overlay2/{'9' * 64}/merged"),
-        "xtables:ip nft nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.9:80 ",
-        "xtables:ip nft filter -A DOCKER -d 172.17.0.9/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT ",
-    }
-    assert found["process:40"].orphan == f"its container {GONE[:12]} is gone"
-
-
-@pytest.mark.parametrize("told", ["nothing", "not whole", "ledger"])
-def test_without_docker_s_whole_word_nothing_is_an_orphan(host: Docker, told: str) -> None:
-    if told == "not whole":
-        host.info(whole=False, answered=False)
-    elif told == "ledger":
-        host.record("docker-info", "docker", "ledger", whole=True, answered=True, swarm=False)
-    lost(host)
-    assert host.orphans() == {}
-
-
-def test_a_stopped_container_s_old_address_may_be_another_s_by_now(host: Docker) -> None:
-    """Where dockerd was killed, it keeps the word of the address that a container had, and of what it published."""
-    host.info()
-    host.docker(state="stopped", ports=[{"proto": "tcp", "host": "0.0.0.0", "port": 8080, "inner": 80}])
-    host.endpoint("172.17.0.2")
-    for pid, port in ((21, "8080"), (22, "9014")):
-        argv = ("-proto", "tcp", "-host-port", port, "-container-ip", "172.17.0.2", "-container-port", "80")
-        host.process(pid, "/usr/sbin/docker-proxy", "docker-proxy", *argv)
-    assert set(host.orphans()) == {"process:22"}
-
-
-def test_an_age_is_only_told_where_it_is_proven(host: Docker) -> None:
-    host.info()
-    lost(host)
-    host.listed["process"].append(
-        Object("process", "60", (60, 9), {**host.listed["process"][0].facts, "pid": 60, "start": 6009, "argv": []})
-    )
-    found = host.orphans()
-    assert found["process:40"].age == pytest.approx(60.0) and found["netns:99"].age == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from test_microk8s_rules import Machine
 
 from leftovers.claims import Case, attribute
 from leftovers.evidence import cni, containerd
-from leftovers.model import Object, Presence, Role
-from leftovers.products import load
+from leftovers.host import Host
+from leftovers.kinds.kind import Look
+from leftovers.model import Object, Presence, Role, Scope
+from leftovers.products import load, nerdctl
 from leftovers.products.nerdctl import ADDRESS, DATA, NETWORKS, RUN
 
 STORE = f"{DATA}/1935db59"
@@ -304,6 +307,18 @@ def test_what_users_have_is_only_told(host: Nerdctl) -> None:
     claim = host.ask()[f"file:{path}"]
     assert not claim.proven and claim.role is Role.ADMIN and "ann" in claim.evidence[0].text
     assert claim.advice.startswith("machinectl shell ann@")
+
+
+def test_the_homes_that_are_looked_into(tmp_path: Path) -> None:
+    homes = {"ann": "/home/ann", "root": "/root", "bob": "/home/bob", "odd": "/home/../etc", "top": "/", "bad": "x"}
+    (tmp_path / "etc").mkdir()
+    lines = [f"{user}:x:1:1::{home}:/bin/sh\n" for user, home in homes.items()]
+    (tmp_path / "etc/passwd").write_text("".join(lines) + "rubbish\n")
+    for home in ("home/ann", "root", "etc", "."):
+        (tmp_path / home / ".local/share/nerdctl").mkdir(parents=True)
+    look = Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
+    found = {record.name: record.facts["user"] for record in nerdctl.read_homes(look)[0]}
+    assert found == {"/home/ann/.local/share/nerdctl": "ann"}
 
 
 def test_without_a_trace_nothing_is_its_own(host: Nerdctl) -> None:

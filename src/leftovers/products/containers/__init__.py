@@ -44,7 +44,8 @@ def setting(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 def product(runtime: Runtime, **different: Any) -> Product:
-    """The description of a product. `different` has what Runtime has no word for: snaps, packages, units ..."""
+    """The description of a product. `different` has what Runtime has no word for: snaps, packages, units ...; its
+    readers are asked after those that all have."""
     kinds = {kind.name for kind in KINDS}
     units: tuple[str, ...] = different.get("units", ())
     by_kind: dict[str, tuple[Rule, ...]] = {
@@ -75,6 +76,7 @@ def product(runtime: Runtime, **different: Any) -> Product:
             partial(reader, runtime)
             for reader in (
                 reading.read_places,
+                reading.read_listeners,
                 reading.read_grounds,
                 reading.read_programs,
                 reading.read_shims,
@@ -85,7 +87,8 @@ def product(runtime: Runtime, **different: Any) -> Product:
                 reading.read_ufw,
                 reading.read_logs,
             )
-        ),
+        )
+        + tuple(different.pop("readers", ())),
         places=partial(reading.places, runtime),
         rules={kind: some for kind, some in by_kind.items() if kind in kinds},
         instances=partial(instances.instances, runtime),

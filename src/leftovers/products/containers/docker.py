@@ -23,8 +23,9 @@ BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 BRIDGES = ("docker0", "docker_gwbridge")
 # bridge_linux.go, parseNetworkOptions: the first digits of the network's id.
 BRIDGE = re.compile(r"br-(?P<id>[0-9a-f]{12})\Z")
-# Both ends of an endpoint's pair, until the one is moved and renamed (bridge_linux.go, CreateEndpoint; vethLen).
+# osl/namespace_linux.go, GenerateKey: of a sandbox' id. A swarm's are called otherwise.
 PIN = re.compile(r"[0-9a-f]{12}\Z")
+# Both ends of an endpoint's pair, until the one is moved and renamed (bridge_linux.go, CreateEndpoint; vethLen).
 VETH = re.compile(r"veth[0-9a-f]{7}\Z")
 # macvlan_network.go, ipvlan_network.go: getDummyName.
 DUMMY = re.compile(r"d[mi]-[0-9a-f]{10,13}\Z")
@@ -156,7 +157,7 @@ def bridge(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 def stranded(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """An end of a pair whose other end is in the host's namespace too: dockerd was killed after it made them, before it
     moved the one and wrote that down. One that it has written down is its own; else both are called as dockerd calls
-    them, and one is a port of a bridge that dockerd made."""
+    them, one is a port of a bridge that dockerd made, and the other is as it was made: nobody uses it."""
     facts = obj.facts
     if "docker" not in runtime.brings or not facts["host"] or facts["type"] != "veth" or not VETH.match(obj.key):
         return None
@@ -174,16 +175,37 @@ def stranded(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     )
     if obj.key in names or peer in names:
         return Finding(reason, (names.get(obj.key) or names[peer],))
-    for link in case.objects("link"):
-        if not link.facts["host"] or link.key not in (obj.key, peer) or not link.facts["master"]:
-            continue
+    ends = [link for link in case.objects("link") if link.facts["host"] and link.key in (obj.key, peer)]
+    for link, other in zip(ends, reversed(ends)):  # noqa: B905 - as many
         known = bridges(runtime, case).get(link.facts["master"])
-        if known and known.own:
-            said = Evidence(
-                "kernel", f"{link.key} is a port of {link.facts['master']}, and both are named as dockerd does"
+        used = other.facts["up"] or other.facts["master"] or other.facts["addresses"]
+        if known and known.own and not used:
+            said = (
+                f"{link.key} is a port of {link.facts['master']}, both are named as dockerd does, {other.key} is down"
             )
-            return Finding(reason, (said, known.evidence))
+            return Finding(reason, (Evidence("kernel", said), known.evidence))
+    if len(ends) == 2 and not any(end.facts["up"] or end.facts["master"] or end.facts["addresses"] for end in ends):
+        # It was killed before that.
+        doubt = Evidence("kernel", f"both it and {peer} are named as dockerd does, and nobody uses them")
+        advice = f"ip link delete {obj.key}"
+        return Finding(f"perhaps {reason}", (doubt,), proven=False, role=Role.ADMIN, advice=advice)
     return None
+
+
+def unreachable(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The host's end of a pair whose other end is in a namespace that nobody lives in and no pin leads to: somebody has
+    it open still. dockerd takes a pair away by its inner end, which it did not find when it came back and the container
+    had ended meanwhile. It made the bridge of which this is a port, and so it calls its ports."""
+    facts = obj.facts
+    if "docker" not in runtime.brings or not facts["host"] or facts["type"] != "veth" or not VETH.match(obj.key):
+        return None
+    known = bridges(runtime, case).get(facts["master"])
+    if facts["peer_netns"] or not facts["peer_index"] or known is None or not known.own or not trace(runtime, case):
+        return None
+    if any(not each.lower().startswith("fe80:") for each in facts["addresses"]):
+        return None
+    said = Evidence("kernel", f"a port of {facts['master']}, named as dockerd does; nobody lives where it leads to")
+    return Finding("a container's network device, whose other end is out of reach", (said, known.evidence))
 
 
 def parent(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -239,7 +261,7 @@ def pin(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 
 FILES = (pin,)
-LINKS = (bridge, stranded, parent)
+LINKS = (bridge, stranded, unreachable, parent)
 
 
 # -- iptables -------------------------------------------------------------------------------------------------------

@@ -1,320 +1,432 @@
-"""What of an installed Docker's no container has: dockerd was killed between a creation and its record, or a shim's
-container was taken away behind its back.
+"""What of a Docker that stays installed belongs to no container any more: dockerd was killed half-way, or lost one.
 
-That a container is gone is only said where its daemon answered or all of its store could be read, and of things that
-name their container: its id, its address, its layer, its sandbox. A build has such things without a container: what a
-process stands on is in use by it. Nothing here is about a swarm's own namespaces, or about volumes.
+A thing is a container's by an id in it, or by what leads there: a process by its shim or its cgroup, a namespace by its
+pin and who lives in it, a link by its other end, a proxy and a rule by the address and dockerd's own word whose that
+is. It is an orphan when that container is known and dockerd does not know it; or, where dockerd alone makes such and
+writes down for whom, when it is nobody's. What lives for a build is neither: BuildKit's containers are not dockerd's.
+
+No age is told of anything. A container that is being removed looks as if it had been gone for long, one that is being
+made as if it were not there: each is looked at twice (orphans.py).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
 
-from leftovers.claims import Case, Finding, Rule
-from leftovers.evidence import containerd
-from leftovers.model import Evidence, Object
-from leftovers.products.containers.docker import BRIDGE, DNAT, HAIRPIN, PIN
-from leftovers.products.containers.names import Runtime, Tied, rules
-from leftovers.products.containers.processes import SCOPE
-from leftovers.products.containers.rivals import shim_argv
+from leftovers.claims import Case, Finding, real_exe
+from leftovers.errors import Unreadable
+from leftovers.evidence import bolt, containerd, docker_network, docker_settings, docker_store, files
+from leftovers.host import Host
+from leftovers.kinds.files import leads_to_remote
+from leftovers.kinds.kind import Look
+from leftovers.model import Evidence, Object, Record
+from leftovers.products.containers.docker import ADDRESS, BRIDGE, DNAT, HAIRPIN, PIN, VETH
+from leftovers.products.containers.known import containers, in_bundle, relative
+from leftovers.products.containers.names import Runtime, rules
+from leftovers.products.containers.processes import SCOPE, canonical, in_own_place
+from leftovers.products.containers.rivals import is_shim, shim_argv
 
-__all__ = ["orphans"]
+__all__ = ["orphans", "read_layers"]
 
-ID = re.compile(r"[0-9a-f]{64}")
-# A container's file system: by its own id in containerd's image store, by a layer's with a graph driver.
-LAYER = re.compile(
-    r"/(?P<driver>overlay2|fuse-overlayfs|btrfs/subvolumes|zfs/graph)/(?P<layer>[0-9a-f]{64})(/merged)?\Z"
+# Below the data-root: what is mounted for one container, by its id (daemon/container_operations_unix.go; with
+# containerd's image store daemon/snapshotter/mount.go), and by that of its layer.
+OF_CONTAINER = re.compile(r"(?:containers|rootfs/[a-z0-9-]+)/(?P<id>[0-9a-f]{64})(?:/mounts/.+)?\Z")
+OF_LAYER = re.compile(r"(?P<driver>overlay2|fuse-overlayfs)/(?P<layer>[0-9a-f]{64})/merged\Z")
+# For a published port, in dockerd's own chain (port_mapping_linux.go), and against who comes by another way (28: raw).
+ACCEPT = re.compile(
+    rf"-d (?P<to>{ADDRESS})/(?:32|128) ! -i \S+ -o \S+ -p (?P<proto>tcp|udp|sctp) -m (?:tcp|udp|sctp)"
+    r" --dport (?P<port>[0-9]+) -j ACCEPT\Z"
 )
-OWN = re.compile(r"/(?:rootfs/[a-z0-9-]+/(?P<one>[0-9a-f]{64})|containers/(?P<two>[0-9a-f]{64})/mounts/.+)\Z")
-ACCEPTED = re.compile(
-    r"-d (?P<to>[0-9a-fA-F.:]+)/(?:32|128) ! -i \S+ (?:-o \S+ -p (?P<proto>tcp|udp|sctp) -m (?:tcp|udp|sctp)"
-    r" --dport (?P<port>[0-9]+) -j ACCEPT|-j DROP)\Z"
-)
-TICKS = os.sysconf("SC_CLK_TCK")
+DIRECT = re.compile(rf"-d (?P<to>{ADDRESS})/(?:32|128) ! -i \S+ -j DROP\Z")
+DRIVERS = ("overlay2", "fuse-overlayfs")
+# btime is in whole seconds, and the clock may have been set since the boot.
+SLACK = 5.0
+PROXY = "docker-proxy"
+# Its own arguments (cmd/docker-proxy/main_linux.go).
+PROXY_OPTIONS = ("-proto", "-host-ip", "-host-port", "-container-ip", "-container-port")
 
 
-def there(case: Case) -> dict[str, Evidence] | None:
-    """The containers that exist, running or not, by id; None where that cannot be told."""
+# -- who is there ---------------------------------------------------------------------------------------------------
 
-    def make() -> dict[str, Evidence] | None:
-        infos = [record for record in case.records_of("docker-info") if record.source != "ledger"]
-        if not infos or not all(record.facts["whole"] for record in infos):
+
+def existing(case: Case) -> frozenset[str] | None:
+    """The ids of all containers that there are, running or not. None where that cannot be told: the daemon lives and
+    does not answer (what looks half-made it may be making), its store could not be read, or there is another dockerd,
+    whose containers look the same."""
+
+    def make() -> frozenset[str] | None:
+        infos = now(case, "docker-info")
+        alive = daemons(case.objects("process"))
+        if not infos or not all(info.facts["whole"] for info in infos) or len(alive) > 1:
             return None
-        return {
-            record.name: Evidence(record.source, f"container {record.facts['name'] or record.name[:12]}")
-            for record in case.records_of("docker")
-            if record.source != "ledger"
-        }
+        if alive and not all(info.facts["answered"] for info in infos):
+            return None
+        return frozenset(record.name for record in now(case, "docker"))
 
-    found: dict[str, Evidence] | None = case.cached("docker.there", make)
+    found: frozenset[str] | None = case.cached("docker.existing", make)
     return found
 
 
-def gone(case: Case, id: str, *said: Evidence, start: int = 0) -> Finding | None:
-    """The finding that a container is gone; None if it is there, or nobody can tell."""
-    known = there(case)
-    if known is None or not containerd.is_unique(id) or id in known:
-        return None
-    source = next(record.source for record in case.records_of("docker-info") if record.source != "ledger")
-    all_of_them = Evidence(source, f"Docker has {len(known)} containers, and no {id[:12]}")
-    facts = {"age": age(case, start)} if start else {}
-    return Finding(f"its container {id[:12]} is gone", (all_of_them, *said), facts=facts)
+def daemons(processes: Iterable[Object]) -> list[Object]:
+    """All dockerds of root's on the host. Helpers of theirs run the same file under other names."""
+    return [
+        process
+        for process in processes
+        if real_exe(process).rpartition("/")[2] == "dockerd"
+        and [each.rpartition("/")[2] for each in process.facts["argv"][:1]] == ["dockerd"]
+        and process.facts["uid"] == 0
+        and not process.facts["nested"]
+    ]
 
 
-def age(case: Case, start: int) -> float:
-    """For how long a process has lived at least, in seconds: so much later another one began."""
-    last: int = case.cached("docker.last", lambda: max(each.facts["start"] for each in case.objects("process")))
-    return max(0.0, (last - start) / TICKS)
+def now(case: Case, type: str) -> list[Record]:
+    """What is said at this look, before and after all was listed; not what once was."""
+    return [r for r in (*case.records, *case.later) if r.type == type and r.source != "ledger"]
 
 
-# -- processes ------------------------------------------------------------------------------------------------------
+def is_gone(case: Case, id: str) -> bool:
+    ids = existing(case)
+    return ids is not None and containerd.is_unique(id) and id not in ids
+
+
+def gone(id: str) -> Finding:
+    return Finding(f"its container {id[:12]} is gone", (Evidence("api", f"dockerd has no container {id[:12]}"),))
+
+
+def read_layers(look: Look) -> tuple[list[Record], list[str]]:
+    """Records "docker-layer", named by id, of the layers that stand in the store for no container. Facts: layer (as of
+    a record "docker"), old (it is from before any living dockerd was started, and so no build's)."""
+    alive = daemons(look.objects("process"))
+    settings, _ = docker_settings.read(look.host, alive[0].facts["argv"] if alive else ())
+    mounts = {mount.facts["point"]: mount.facts for mount in look.objects("mount") if mount.facts["host"]}
+    if leads_to_remote(look.host, mounts, f"{settings.root}/."):
+        return [], []  # who reads the containers has said so
+    answers = [layers_of(look.host, root, alive) for root in docker_store.roots(look.host, settings.root)]
+    records = [record for found, _ in answers for record in found]
+    records += written(look.host, docker_store.roots(look.host, settings.root))
+    return records, [fault for _, said in answers for fault in said]
+
+
+def written(host: Host, roots: Iterable[str]) -> list[Record]:
+    """Records "docker-change", named by data-root, with the number of the last transaction in the store of networks."""
+    records = []
+    for root in roots:
+        with suppress(Unreadable):
+            known = bolt.metas(files.read(host, root, docker_network.FILE, bolt.LIMIT) or b"")
+            facts = {"number": max((meta.number for meta in known), default=0)}
+            records.append(Record("docker-change", root, "disk", facts))
+    return records
+
+
+def layers_of(host: Host, root: str, alive: Iterable[Object]) -> tuple[list[Record], list[str]]:
+    faults: list[str] = []
+    records = []
+    born = [started(host, process) for process in alive]
+    there = set(files.directories(host, root, "containers", faults))
+    for driver in DRIVERS:
+        base = f"image/{driver}/layerdb/mounts"
+        for id in filter(containerd.is_unique, files.directories(host, root, base, faults)):
+            if id in there:
+                continue
+            try:
+                changed = os.lstat(host.path(f"{root}/{base}/{id}")).st_mtime
+            except OSError:
+                continue
+            layer = docker_store.layer(host, root, driver, id, faults)
+            old = all(0 < changed < since - SLACK for since in born)
+            records.append(Record("docker-layer", id, "disk", {"layer": layer, "old": old}))
+    return records, faults
+
+
+def started(host: Host, process: Object) -> float:
+    """When a process was started, in seconds since the epoch; 0 where that cannot be told."""
+    try:
+        lines = host.read("/proc/stat").splitlines()
+        boot = next(int(line.split()[1]) for line in lines if line.startswith("btime "))
+    except (OSError, StopIteration, ValueError):
+        return 0.0
+    return boot + float(process.facts["start"]) / os.sysconf("SC_CLK_TCK")
+
+
+# -- processes, cgroups ---------------------------------------------------------------------------------------------
+
+
+def cgroup_id(runtime: Runtime, case: Case, path: str) -> str:
+    """The container whose cgroup this is, or is below: the outermost, for a container may have a Docker in it."""
+    for name in path.strip("/").split("/"):
+        match = SCOPE.match(name)
+        if match:
+            own = match["by"] in (None, "docker") and match["id"] in containers(runtime, case)
+            return match["id"] if own else ""
+    return ""
+
+
+def container_id(runtime: Runtime, case: Case, process: Object) -> str:
+    """The container of which a process is, or whose shim it is; "" if it is no container's, or that is not to be seen.
+    Plugins are no containers."""
+    if is_shim(process):
+        told = shim_argv(process)
+        return told["id"] if told["namespace"] == runtime.namespaces[0] else ""
+    id = cgroup_id(runtime, case, process.facts["cgroup"])
+    parent = case.process(process.facts["ppid"])
+    if not id and parent is not None and is_shim(parent) and case.is_proven("process", parent.key):
+        id = container_id(runtime, case, parent)
+    if not id:
+        for record in case.records_of("runc"):
+            if (record.facts["pid"], record.facts["start"]) == (process.facts["pid"], process.facts["start"]):
+                id = in_bundle(runtime, case, record.facts["bundle"])
+    return id
 
 
 def process(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """A shim, or a container's process."""
-    id = container_of(runtime, obj, case)
-    return gone(case, id, start=obj.facts["start"]) if id else None
-
-
-def container_of(runtime: Runtime, obj: Object, case: Case) -> str:
-    """The id of the container that a process is of, "" if that is not to be told: by its shim, or by its cgroup."""
-    told = shim_argv(obj)
-    if told:
-        return told["id"] if told["namespace"] == runtime.namespaces[0] and not obj.facts["nested"] else ""
-    path = obj.facts["cgroup"]
-    while path and path != "/":
-        match = SCOPE.match(path.rpartition("/")[2])
-        if match and match["by"] in (None, "docker") and case.is_proven("cgroup", path):
-            return match["id"]
-        path = path.rpartition("/")[0]
-    parent = case.process(obj.facts["ppid"])
-    return container_of(runtime, parent, case) if parent is not None and shim_argv(parent) else ""
+    """A shim, and what runs in its container, also where that was only half made."""
+    id = container_id(runtime, case, obj)
+    return gone(id) if is_gone(case, id) else None
 
 
 def proxy(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """A docker-proxy that passes on to an address that no container has."""
-    argv = obj.facts["argv"]
-    if not argv or argv[0].rpartition("/")[2] != "docker-proxy":
+    """Who passes a published port on. dockerd ends it with its container, or takes it with itself (Pdeathsig); but 26
+    starts it anew for a sandbox that it finds written down, and keeps it when the container is removed that never
+    ran."""
+    if obj.facts["nested"] or real_exe(obj).rpartition("/")[2] != PROXY:
         return None
-    told = dict(zip(argv[1:], argv[2:]))  # noqa: B905 - the last has no value
-    outer = ("at", str(told.get("-proto")), str(told.get("-host-port")))
-    finding = unused(case, str(told.get("-container-ip", "")), outer)
-    return replace(finding, facts={"age": age(case, obj.facts["start"])}) if finding is not None else None
-
-
-# A port as ("at", protocol, port of the host), ("to", protocol, port of the container).
-Port = tuple[str, str, str]
-
-
-def unused(case: Case, address: str, port: Port | None = None) -> Finding | None:
-    """The finding that no container that exists has an address, or had it when it last ran, with that port."""
-    known = there(case)
-    if known is None or not address:
+    argv = obj.facts["argv"][1:]
+    told = {name: value for name, value in zip(argv, argv[1:]) if name in PROXY_OPTIONS}  # noqa: B905 - the last
+    if len(told) != len(PROXY_OPTIONS):
         return None
-    user = addresses(case).get(address)
-    if user is not None and (not user or port is None or port in user):
-        return None
-    which = f"the address {address}" + (f" and publishes port {port[2]}" if port and user else "")
-    source = next(record.source for record in case.records_of("docker-info") if record.source != "ledger")
-    said = Evidence(source, f"none of Docker's {len(known)} containers has {which}")
-    return Finding(f"the container with the address {address} is gone", (said,))
-
-
-def addresses(case: Case) -> dict[str, set[Port]]:
-    """The addresses that a container has, or may have: nobody knows whose an endpoint is. One that does not run keeps
-    the word of that which it had, also when another has it by now: of it, the ports that it publishes."""
-
-    def make() -> dict[str, set[Port]]:
-        known = there(case) or {}
-        runs: set[str] = set()
-        ports: dict[str, set[Port]] = {}
-        for record in case.records_of("docker"):
-            if record.source == "ledger":
-                continue
-            if record.facts["state"] == "running":
-                runs.add(record.name)
-            for each in record.facts["ports"]:
-                both = {("at", each["proto"], str(each["port"])), ("to", each["proto"], str(each["inner"]))}
-                ports.setdefault(record.name, set()).update(both)
-        found: dict[str, set[Port]] = {}
-        for record in case.records_of("docker-endpoint"):
-            owner = str(record.facts["container"])
-            if record.source == "ledger" or (owner and owner not in known):
-                continue
-            for address in filter(None, (record.facts["address"], record.facts["address6"])):
-                if not owner or owner in runs:
-                    found[address] = set()
-                elif found.get(address, {None}):
-                    found.setdefault(address, {("", "", "")}).update(ports.get(owner, set()))
-        return found
-
-    found: dict[str, set[Port]] = case.cached("docker.addresses", make)
-    return found
-
-
-# -- namespaces, links, mounts, cgroups -----------------------------------------------------------------------------
-
-
-def netns(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """A network namespace that is pinned for no container, or that only such have that are gone."""
-    known = there(case)
-    if known is None or obj.facts["host"]:
-        return None
-    ids = set()
-    for pid in obj.facts["processes"]:
-        inner = case.process(pid)
-        id = container_of(runtime, inner, case) if inner is not None else ""
-        if not id or id in known:
-            return None
-        ids.add(id)
-    pins = [str(pin) for pin in obj.facts["pins"]]
-    names = {pin.rpartition("/")[2] for pin in pins}
-    if any(not PIN.match(name) for name in names) or names & sandboxes(case):
-        return None
-    if ids:
-        return gone(case, sorted(ids)[0])
-    if not pins:
-        return None
-    said = Evidence("kernel", f"no process is in it, and none of Docker's {len(known)} containers has {pins[0]}")
-    return Finding("its container is gone", (said,))
-
-
-def sandboxes(case: Case) -> set[str]:
-    """The names of the pins that containers have, or that somebody whom nobody knows may have."""
-
-    def make() -> set[str]:
-        known = there(case) or {}
-        found = set()
-        for record in case.records_of("docker"):
-            if record.source != "ledger":
-                found |= {str(record.facts["sandbox"]).rpartition("/")[2], str(record.facts["sandbox_id"])[:12]}
-        for record in case.records_of("docker-endpoint"):
-            owner = record.facts["container"]
-            if record.source != "ledger" and (owner in known):
-                found.add(str(record.facts["sandbox"])[:12])
-        return found - {""}
-
-    found: set[str] = case.cached("docker.sandboxes", make)
-    return found
-
-
-def link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """The host's end of a pair whose other end is in such a namespace, or never left the host's; and the bridge of a
-    network that is gone."""
-    known = there(case)
-    if known is None or not obj.facts["host"]:
-        return None
-    if obj.facts["type"] == "bridge":
-        return bridge(obj, case)
-    if obj.facts["type"] != "veth":
-        return None
-    if obj.facts["peer_netns"] == obj.facts["netns"]:
-        said = Evidence("kernel", f"its other end, {obj.facts['peer']}, is here, too")
-        return Finding("it never came into a container", (said,))
-    inner = next((each for each in case.proven("netns") if each.key == str(obj.facts["peer_netns"])), None)
-    return netns(runtime, inner, case) if inner is not None else None
-
-
-def bridge(obj: Object, case: Case) -> Finding | None:
-    """Networks of a swarm's come and go with its leader's word, so only an answer tells; and only of a name that none
-    but dockerd gives."""
-    match = BRIDGE.match(obj.key)
-    infos = [record for record in case.records_of("docker-info") if record.source != "ledger"]
-    if match is None or not all(record.facts["answered"] for record in infos):
-        return None
-    for record in case.records_of("docker-network"):
-        if record.source != "ledger" and (record.facts["bridge"] == obj.key or record.name.startswith(match["id"])):
-            return None
-    if any(each.facts["master"] == obj.key for each in case.objects("link") if each.facts["host"]):
-        return None
-    said = Evidence("api", f"Docker has no network {match['id']}, and it has no port")
-    return Finding(f"its network {match['id']} is gone", (said,))
-
-
-def mount(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """A container's file system or a part of it. A copy in another namespace goes with who has that."""
-    point = str(obj.facts["point"])
-    if not obj.facts["host"] or obj.facts["fstype"] == "nsfs":
-        return None
-    match = OWN.search(point)
-    if match:
-        return gone(case, match["one"] or match["two"])
-    match = LAYER.search(point)
-    owners = {
-        str(record.facts["container"])
-        for record in case.records_of("docker-layer")
-        if match and record.source != "ledger" and record.name == match["layer"]
-    }
-    return gone(case, owners.pop()) if len(owners) == 1 else None
+    return port(case, told["-proto"], told["-container-ip"], told["-container-port"], told["-host-port"])
 
 
 def cgroup(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    match = SCOPE.match(str(obj.facts["path"]).rpartition("/")[2])
-    return gone(case, match["id"]) if match and match["by"] in (None, "docker") else None
+    id = cgroup_id(runtime, case, obj.facts["path"])
+    return gone(id) if is_gone(case, id) else None
 
 
-# -- files and rules ------------------------------------------------------------------------------------------------
+# -- network namespaces, links --------------------------------------------------------------------------------------
 
 
-def file(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """runc's state of a container, and the socket of its shim."""
-    top, _, name = obj.key.rpartition("/")
-    if top.rpartition("/")[0] == runtime.runc and containerd.is_unique(name):
-        return gone(case, name)
-    if top == runtime.netns:
-        # What is mounted there is looked at as a network namespace.
-        known = there(case)
-        if known is None or obj.facts["type"] != "file" or obj.facts["mounted"] or name in sandboxes(case):
-            return None
-        return Finding("nothing is pinned there", (Evidence("kernel", f"nothing is mounted at {obj.key}"),))
-    return gone(case, sockets(runtime, case).get(name, "")) if top == "/run/containerd/s" else None
-
-
-def sockets(runtime: Runtime, case: Case) -> dict[str, str]:
-    """By the name of a socket, the container whose shim has it."""
+def sandboxes(case: Case) -> Mapping[str, str]:
+    """By the name of its pin, whose each sandbox is that somebody knows: "" if it is not known to be one's that is
+    gone."""
 
     def make() -> dict[str, str]:
-        ids = {record.facts["id"] for type in ("container", "shim", "runc") for record in case.records_of(type)}
-        places = (runtime.address, *(address for address, _, _ in runtime.daemons))
-        return {
-            name: str(id)
-            for id in ids
-            for address in places
-            for name in containerd.sockets(address, runtime.namespaces[0], str(id))
-        }
+        found = {}
+        for record in now(case, "docker-endpoint"):
+            if record.facts["sandbox"]:
+                id = str(record.facts["container"])
+                found[record.facts["sandbox"][:12]] = id if is_gone(case, id) else ""
+        for record in now(case, "docker"):
+            for path in filter(None, (record.facts["sandbox"], record.facts.get("sandbox_id", ""))):
+                found[str(path).rpartition("/")[2][:12]] = ""
+        return found
 
-    found: dict[str, str] = case.cached("docker.sockets", make)
-    return found
+    table: dict[str, str] = case.cached("docker.sandboxes", make)
+    return table
+
+
+def netns(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A container's network namespace: all who live in it are of one that is gone, and its pin is no sandbox of one
+    that is there."""
+    facts = obj.facts
+    if facts["host"] or existing(case) is None:
+        return None
+    said = []
+    for pin in map(canonical, facts["pins"]):
+        name = pin.rpartition("/")[2]
+        if not in_own_place(runtime, case, pin) or not PIN.match(name) or sandboxes(case).get(name, "-") == "":
+            return None
+        owner = sandboxes(case).get(name, "")
+        said.append(Evidence("api", f"{pin} is of container {owner[:12]}" if owner else f"{pin} is of no container"))
+    ids = set()
+    for pid in facts["processes"]:
+        other = case.process(pid)
+        id = container_id(runtime, case, other) if other and case.is_proven("process", str(pid)) else ""
+        if not is_gone(case, id):
+            return None
+        ids.add(id)
+    for id in ids:
+        return Finding(gone(id).reason, (*gone(id).evidence, *said))
+    return Finding("it is the network of no container", tuple(said)) if said else None
+
+
+def link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """The host's end of a container's veth, or an end of one that never came into a container."""
+    facts = obj.facts
+    if not facts["host"] or existing(case) is None:
+        return None
+    if facts["type"] == "bridge":
+        return bridge(obj, case)
+    if facts["type"] != "veth":
+        return None
+    if facts["peer_netns"] == facts["netns"]:
+        return stranded(obj, case)
+    if not facts["peer_netns"]:
+        # As it is proven (docker.py): nobody lives where the other end is, and no pin leads there.
+        said = Evidence("kernel", "its other end is where no process lives, and no pin leads to")
+        return Finding("no container has its other end", (said,)) if VETH.match(obj.key) else None
+    other = next((each for each in case.proven("netns") if each.facts["inode"] == facts["peer_netns"]), None)
+    return netns(runtime, other, case) if other is not None else None
+
+
+def bridge(obj: Object, case: Case) -> Finding | None:
+    """The bridge of a network that is gone, of a name that only dockerd computes, with no port. The networks of a swarm
+    come and go by its leader's word: there only an answer tells."""
+    match = BRIDGE.match(obj.key)
+    if match is None or not all(record.facts["answered"] for record in now(case, "docker-info")):
+        return None
+    for record in now(case, "docker-network"):
+        if record.facts["bridge"] == obj.key or record.name.startswith(match["id"]):
+            return None
+    if any(each.facts["master"] == obj.key for each in case.objects("link") if each.facts["host"]):
+        return None
+    said = Evidence("api", f"dockerd has no network {match['id']}, and it has no port")
+    return Finding(f"its network {match['id']} is gone", (said,))
+
+
+def stranded(obj: Object, case: Case) -> Finding | None:
+    """Both ends are in the host's namespace, as dockerd makes them. Up to 27 it moves the one only when runc has made
+    the container, which may take long; but it has written down for which sandbox by then."""
+    names = {obj.key, str(obj.facts["peer"])}
+    for record in now(case, "docker-endpoint"):
+        if record.facts["source_name"] not in names:
+            continue
+        id = str(record.facts["container"])
+        if id or record.facts["sandbox"]:
+            return gone(id) if is_gone(case, id) else None
+        said = Evidence(
+            record.source, f"dockerd has it written down for its endpoint {record.name[:12]}, in no sandbox"
+        )
+        return Finding("it never came into a container", (said,))
+    said = Evidence("kernel", f"its other end, {obj.facts['peer']}, is in the host's namespace too")
+    unknown = Evidence("disk", "dockerd has it not written down")
+    # One that was no port yet is only perhaps dockerd's.
+    return Finding("it never came into a container", (said, unknown), proven=case.is_proven("link", obj.key))
+
+
+# -- published ports ------------------------------------------------------------------------------------------------
+
+
+def users(case: Case) -> Mapping[str, list[str]]:
+    """By address, the ids of the containers whose it is, as far as they are there; "" for whose is not known."""
+
+    def make() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+
+        def add(facts: Mapping[str, Any], id: str) -> None:
+            for address in filter(None, (facts.get("address", ""), facts.get("address6", ""))):
+                found.setdefault(str(address), []).append(id)
+
+        for record in now(case, "docker-endpoint"):
+            id = str(record.facts["container"])
+            add(record.facts, id if containerd.is_unique(id) else "")
+        for record in now(case, "docker"):
+            for end in record.facts.get("ends", ()):
+                add(end, record.name)
+        return found
+
+    table: dict[str, list[str]] = case.cached("docker.users", make)
+    return table
+
+
+def port(case: Case, proto: str, address: str, inner: str, outer: str = "") -> Finding | None:
+    """What dockerd has for a published port of a container with this address: nobody there has the address or
+    publishes the port. A swarm's ports are no container's."""
+    if existing(case) is None or any(record.facts.get("swarm") for record in now(case, "docker-info")):
+        return None
+    for record in now(case, "docker"):
+        for each in record.facts["ports"]:
+            if outer and (each["proto"], str(each["port"])) == (proto, outer):
+                return None
+    owners = users(case).get(address, [])
+    if any(not is_gone(case, id) for id in owners):
+        return None
+    where = f"{address}:{inner}" if inner else address
+    if owners:
+        said = Evidence("disk", f"{where} was container {owners[0][:12]}")
+        return Finding(gone(owners[0]).reason, (*gone(owners[0]).evidence, said))
+    return Finding("no container has its address", (Evidence("api", f"no container has the address {address}"),))
+
+
+def changed(case: Case) -> bool:
+    """Whether dockerd has written about its networks while all was listed. A container may have come and gone again
+    then, and the next one with that address has the very same rules: a second look does not tell them apart."""
+    return len({(record.name, record.facts["number"]) for record in now(case, "docker-change")}) > len(
+        {record.name for record in now(case, "docker-change")}
+    )
 
 
 def rule(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """A rule for an address that no container has any more: of a published port, or to keep others out."""
-    text = str(obj.facts.get("rule", ""))
-    dnat = DNAT.match(text) if obj.facts["chain"] == "DOCKER" else None
-    if dnat:
-        return unused(case, dnat["to"], ("at", dnat["proto"], dnat["outer"]))
-    hairpin = HAIRPIN.match(text)
-    if hairpin:
-        return unused(case, hairpin["one"], ("to", hairpin["proto"], hairpin["port"]))
-    own = obj.facts["chain"] == "DOCKER" or (obj.facts["chain"], obj.facts["table"]) == ("PREROUTING", "raw")
-    match = ACCEPTED.match(text) if own else None
-    if match is None or match["to"].startswith("127."):
+    """A rule for one container's address, in the words that dockerd writes."""
+    facts = obj.facts
+    text, place = str(facts.get("rule", "")), (facts["table"], facts["chain"])
+    if not text or facts.get("comment") or changed(case):
         return None
-    return unused(case, match["to"], ("to", match["proto"], match["port"]) if match["port"] else None)
+    if place == ("nat", "DOCKER") and (match := DNAT.match(text)):
+        return port(case, match["proto"], match["to"], match["port"], match["outer"])
+    if place == ("filter", "DOCKER") and (match := ACCEPT.match(text)):
+        return port(case, match["proto"], match["to"], match["port"])
+    if place == ("nat", "POSTROUTING") and (match := HAIRPIN.match(text)) and match["one"] == match["two"]:
+        return port(case, match["proto"], match["one"], match["port"])
+    if place == ("raw", "PREROUTING") and (match := DIRECT.match(text)):
+        return port(case, "", match["to"], "")
+    return None
 
 
-RULES: dict[str, tuple[Tied, ...]] = {
+# -- mounts, files --------------------------------------------------------------------------------------------------
+
+
+def mount(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """A mount that is named for a container, or the file system of one: by who runs in it, by the layer's own word."""
+    point, facts = obj.facts["point"], obj.facts
+    if existing(case) is None:
+        return None
+    id = in_bundle(runtime, case, point.removesuffix("/rootfs")) if point.endswith("/rootfs") else ""
+    if id:
+        return gone(id) if is_gone(case, id) else None
+    inner = relative(runtime, case, point, runtime.store) or ""
+    match = OF_CONTAINER.match(inner)
+    if match:
+        return gone(match["id"]) if is_gone(case, match["id"]) else None
+    match = OF_LAYER.match(inner)
+    if match is None or any(record.facts.get("layer") == match["layer"] for record in now(case, "docker")):
+        return None
+    lives = [
+        process for process in case.objects("process") if facts["majmin"] in (process.facts.get("mount_root") or ())[:1]
+    ]
+    ids = [container_id(runtime, case, process) if case.is_proven("process", process.key) else "" for process in lives]
+    if any(not is_gone(case, id) for id in ids):
+        return None
+    # Nobody in it: it may be mounted for a build, but for none that began before the daemon did.
+    layers = [record for record in now(case, "docker-layer") if record.facts["layer"] == match["layer"]]
+    if layers and all(record.facts["old"] for record in layers):
+        ids += [record.name for record in layers if is_gone(case, record.name)]
+    return gone(ids[0]) if ids else None
+
+
+def file(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
+    """What runc keeps of a container: it stays where the shim was killed. The empty files that namespaces were pinned
+    on are dockerd's to collect, once in a minute (libnetwork/osl/namespace_linux.go, removeUnusedPaths)."""
+    for record in now(case, "runc"):
+        if record.facts["path"] == obj.key and in_bundle(runtime, case, record.facts["bundle"]) == record.facts["id"]:
+            return gone(record.facts["id"]) if is_gone(case, record.facts["id"]) else None
+    return None
+
+
+KINDS = {
     "process": (process, proxy),
     "cgroup": (cgroup,),
     "netns": (netns,),
     "link": (link,),
+    "xtables": (rule,),
     "mount": (mount,),
     "file": (file,),
-    "xtables": (rule,),
 }
 
 
-def orphans(runtime: Runtime) -> dict[str, tuple[Rule, ...]]:
-    return {kind: rules(runtime, *some) for kind, some in RULES.items()}
+def orphans(runtime: Runtime) -> dict[str, Any]:
+    """The rules, as Product.orphans has them."""
+    return {kind: rules(runtime, *some) for kind, some in KINDS.items()}

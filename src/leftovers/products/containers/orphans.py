@@ -33,7 +33,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def gone(case: Case, id: str, said: Evidence, record: Record | None = None) -> Finding | None:
     """The finding that a container is gone; None if it is there, or nobody can tell."""
-    lost = next((each for each in case.records_of("adrift") if each.name == id and each.source != "ledger"), None)
+    lost = by_name(case, "adrift").get(id)
     if lost is None:
         return None
     facts: dict[str, object] = {"age": lost.facts["age"]}
@@ -47,7 +47,11 @@ def gone(case: Case, id: str, said: Evidence, record: Record | None = None) -> F
 
 def networks(case: Case) -> dict[str, tuple[str, ...]]:
     """The plugins of each container's network, by id."""
-    return {record.facts["id"]: tuple(record.facts["plugins"]) for record in present(case, "cni")}
+    found: dict[str, tuple[str, ...]] = case.cached(
+        "orphans.plugins",
+        lambda: {record.facts["id"]: tuple(record.facts["plugins"]) for record in present(case, "cni")},
+    )
+    return found
 
 
 def running(case: Case) -> frozenset[str]:
@@ -59,40 +63,57 @@ def running(case: Case) -> frozenset[str]:
 
 
 def present(case: Case, type: str) -> list[Record]:
-    return [record for record in case.records_of(type) if record.source != "ledger"]
+    found: list[Record] = case.cached(
+        f"orphans.present.{type}", lambda: [each for each in case.records_of(type) if each.source != "ledger"]
+    )
+    return found
+
+
+def by_name(case: Case, type: str) -> dict[str, Record]:
+    found: dict[str, Record] = case.cached(
+        f"orphans.names.{type}", lambda: {record.name: record for record in present(case, type)}
+    )
+    return found
 
 
 def netns(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A pin that a result of CNI's names, of a namespace that nobody is in."""
     if obj.facts["processes"]:
         return None
-    pins = {canonical(pin) for pin in obj.facts["pins"]}
-    for record in present(case, "cni"):
-        if canonical(record.facts["netns"]) in pins:
-            return gone(case, record.facts["id"], Evidence(record.source, f"{record.name} names it"), record)
-    return None
+    pins: dict[str, Record] = case.cached(
+        "orphans.pins", lambda: {canonical(record.facts["netns"]): record for record in present(case, "cni")}
+    )
+    return named(case, next((pins[pin] for pin in map(canonical, obj.facts["pins"]) if pin in pins), None))
+
+
+def named(case: Case, record: Record | None) -> Finding | None:
+    if record is None:
+        return None
+    return gone(case, record.facts["id"], Evidence(record.source, f"{record.name} names it"), record)
 
 
 def link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """The host's end of a pair that a result names, whose other end is in such a namespace or is not to be seen."""
-    facts = obj.facts
-    inner = next(
-        (each for each in case.objects("netns") if facts["peer_netns"] and each.key == str(facts["peer_netns"])), None
+
+    def make() -> dict[str, Record]:
+        records = present(case, "cni")
+        return {name: each for each in records for name in each.facts["links"] if name not in each.facts["bridges"]}
+
+    spaces: dict[str, Object] = case.cached(
+        "orphans.spaces", lambda: {each.key: each for each in case.objects("netns")}
     )
-    if inner is not None and not inner.facts["host"]:
-        return netns(runtime, inner, case)
-    for record in present(case, "cni") if inner is None else ():
-        if obj.key in record.facts["links"] and obj.key not in record.facts["bridges"]:
-            return gone(case, record.facts["id"], Evidence(record.source, f"{record.name} names it"), record)
-    return None
+    inner = spaces.get(str(obj.facts["peer_netns"])) if obj.facts["peer_netns"] else None
+    if inner is not None:
+        return None if inner.facts["host"] else netns(runtime, inner, case)
+    return named(case, case.cached("orphans.links", make).get(obj.key))
 
 
 def file(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A result, a lease, or what flannel's plugin keeps."""
     for type in ("cni", "lease", "scratch"):
-        for record in present(case, type):
-            if record.name == obj.key:
-                return gone(case, record.facts["id"], Evidence(record.source, f"{obj.key} is named for it"))
+        record = by_name(case, type).get(obj.key)
+        if record is not None:
+            return gone(case, record.facts["id"], Evidence(record.source, f"{obj.key} is of it"))
     return None
 
 

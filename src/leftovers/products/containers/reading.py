@@ -493,6 +493,27 @@ def usurpers(runtime: Runtime, look: Look) -> list[tuple[str, str]]:
     return found
 
 
+LISTENS = 0x10000  # net/unix/af_unix.c, unix_seq_show: __SO_ACCEPTCON
+
+
+def read_listeners(runtime: Runtime, look: Look) -> Answer:
+    """Records "listener", named by path, of those of its sockets, and in those of its directories that are in /run, on
+    which somebody waits, whoever that is."""
+    paths = {path for path, *_ in runtime.own if path.endswith(".sock")}
+    try:
+        lines = look.host.read("/proc/net/unix").splitlines() if paths or runtime.beside else []
+    except OSError:
+        return [], []
+    found = {}
+    for line in lines:
+        words = line.split(None, 7)
+        if len(words) == 8 and re.match(r"[0-9A-F]{8}\Z", words[3]) and int(words[3], 16) & LISTENS:
+            path = docker_store.run_path(words[7])
+            if path in paths or any(below(path, each) for each in runtime.beside):
+                found[path] = Record("listener", path, "kernel", {})
+    return list(found.values()), []
+
+
 def inode_of(look: Look, path: str) -> int:
     try:
         return os.lstat(look.host.path(path)).st_ino
@@ -538,8 +559,6 @@ def read_store(runtime: Runtime, look: Look, store: str) -> Answer:
     records, faults = docker.read(look.host, settings, bool(own))
     pins = files.entries(look.host, runtime.netns, "", [])
     records += [Record("pin", f"{runtime.netns}/{name}", "disk", {}) for name, inner in pins if not inner]
-    for path in docker_store.roots(look.host, settings.root):
-        records += layers(look, path, faults)
     for record in list(records):
         facts = record.facts
         if record.type == "docker-network" and facts["driver"] in NETWORKS and not facts["default"]:
@@ -548,18 +567,6 @@ def read_store(runtime: Runtime, look: Look, store: str) -> Answer:
             running = {"running": facts["state"] == "running", "ephemeral": facts["auto_remove"]}
             records.append(Record("instance", record.name, record.source, running))
     return records, faults
-
-
-def layers(look: Look, root: str, faults: list[str]) -> list[Record]:
-    """Records "docker-layer", named by the directory of a container's file system (facts: container), also of those
-    containers that are not in the store any more."""
-    records = []
-    for driver in files.directories(look.host, root, "image", faults):
-        for id in files.directories(look.host, root, f"image/{driver}/layerdb/mounts", faults):
-            name = docker_store.layer(look.host, root, driver, id, faults) if containerd.is_unique(id) else ""
-            if name:
-                records.append(Record("docker-layer", name, "disk", {"container": id}))
-    return records
 
 
 STORES = (docker_store.read, docker_network.read)

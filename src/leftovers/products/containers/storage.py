@@ -6,7 +6,7 @@ from __future__ import annotations
 import fnmatch
 import re
 
-from leftovers.claims import Case, Finding
+from leftovers.claims import Case, Finding, real_exe
 from leftovers.evidence import containerd, ufw
 from leftovers.model import Evidence, Object, Presence, Role
 from leftovers.mountinfo import Mount, below, place
@@ -184,11 +184,32 @@ def own(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         said = (package, Evidence("disk", f"leads to {obj.facts['target']}"))
         reason = f"the administrator's symlink for {runtime.title}"
         return Finding(reason, said, role=Role.ADMIN)
+    if obj.facts["type"] == "socket" and strange_listener(runtime, obj, case):
+        user = Evidence("kernel", f"somebody waits for connections to {path}, and {runtime.title} does not run")
+        reason = f"a socket of {runtime.title}'s, or of who has taken its place"
+        return Finding(reason, (user, package), role=Role.HELD, advice=f"ss -xlp src {path}")
+    for record in case.records_of("listener"):
+        if PLUGIN.match(record.name.removeprefix(path)) and below(record.name, path) and record.source != "ledger":
+            user = Evidence("kernel", f"somebody waits for connections to {record.name}")
+            reason = f"a {obj.facts['type']} of {runtime.title}, with the socket of a plugin that is somebody else's"
+            return Finding(reason, (user, package), role=Role.HELD, advice=f"ss -xlp src {record.name}")
     # In /tmp anybody may have made the way there.
     facts = {"strict": True} if path.startswith("/tmp/") else {}
     if obj.key in tasks(runtime):
         facts = {"only_hollow": True}  # somebody who stays may have his in it
     return Finding(f"a {obj.facts['type']} of {runtime.title}", (package,), role=role, facts=facts)
+
+
+# Where daemons of others wait for dockerd (moby pkg/plugins/discovery_unix.go); its own plugins' are below their ids.
+PLUGIN = re.compile(r"/plugins/(?![0-9a-f]{64}/).+\.sock\Z")
+
+
+def strange_listener(runtime: Runtime, obj: Object, case: Case) -> bool:
+    """Whether somebody else serves a socket by now: a proxy, a Podman that others take for Docker."""
+    if not any(each.name == obj.key and each.source != "ledger" for each in case.records_of("listener")):
+        return False
+    own = any(real_exe(process) in runtime.executables for process in case.proven("process"))
+    return not own and not any(True for _ in case.proven("unit"))
 
 
 def store_of(runtime: Runtime, obj: Object, case: Case, package: Evidence) -> Finding | None:
@@ -260,13 +281,17 @@ def of_container(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
 
 def of_member(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """What a shared containerd has of one of the product's containers, in directories named for it."""
-    if not runtime.known or obj.facts["type"] != "directory" or not holds(runtime, case, obj.key):
+    if not runtime.known or obj.facts["type"] != "directory":
         return None
-    for namespace, id in members(runtime, case):
-        if obj.key.endswith(id) and obj.key in kept(runtime, namespace, id):
-            said = Evidence("disk", f"is named for {id[:12]}, a container of {runtime.title}")
-            return Finding("what containerd keeps of a container", (said,))
-    return None
+
+    def make() -> dict[str, str]:
+        return {path: id for namespace, id in members(runtime, case) for path in kept(runtime, namespace, id)}
+
+    id = case.cached("containers.kept", make).get(obj.key)
+    if id is None:
+        return None
+    said = Evidence("disk", f"is named for {id[:12]}, a container of {runtime.title}")
+    return Finding("what containerd keeps of a container", (said,))
 
 
 def named_files(runtime: Runtime, case: Case) -> dict[str, Evidence]:

@@ -153,7 +153,7 @@ def stranger(case: Case) -> str:
     return ""
 
 
-def begun(case: Case) -> bool:
+def has_lived(case: Case) -> bool:
     """Whether libpod has run since the host was started: only root could have made this directory."""
     return any(file.key == TMP for file in case.objects("file"))
 
@@ -162,7 +162,7 @@ def own(obj: Object, case: Case) -> Finding | None:
     """What nobody else makes."""
     if obj.key in OWN and not obj.facts["mounted"] and obj.facts["type"] in ("directory", "file"):
         said = Evidence("package", "only Podman makes it")
-        if obj.key.startswith("/dev/shm/") and (obj.facts["type"] != "file" or not (trace(case) or begun(case))):
+        if obj.key.startswith("/dev/shm/") and (obj.facts["type"] != "file" or not (trace(case) or has_lived(case))):
             return None  # anybody may put something there
         return Finding(OWN[obj.key], (said,), facts={"strict": True})
     if obj.key not in SHARED or obj.facts["type"] != "directory" or not trace(case):
