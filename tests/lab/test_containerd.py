@@ -47,11 +47,12 @@ print(json.dumps(spec))' "$@" >/tmp/spec.json
     ctr -n $1 run -d --config /tmp/spec.json $([ $3 != cni ] || echo --cni) $2
     rm /tmp/spec.json
 }
-start mine web cni httpd -f -p 8090 -h /www
-start mine alone own sleep 1000300
-start default host host httpd -f -p 8091 -h /www
+start mine web cni /bin/busybox httpd -f -p 8090 -h /www
+start mine alone own /bin/busybox sleep 1000300
+start default host host /bin/busybox httpd -f -p 8091 -h /www
 """
 )
+TASKS = "(ctr -n mine task ls; ctr -n default task ls) | awk '{print $1, $2, $3}' | sort"
 
 
 def lived(m: Machine) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def lived(m: Machine) -> dict[str, Any]:
     m.run("apt-get install -y -q --no-download --no-install-recommends containernetworking-plugins")
     m.run(CNI)
     # Their file system is the administrator's.
-    m.run(docker.IMAGE.partition("tar -C")[0] + "mv /tmp/img /srv/rootfs")
+    m.run(docker.IMAGE.partition("tar -C")[0] + "mkdir /tmp/img/run; mv /tmp/img /srv/rootfs")
     before = m.snapshot()
     docker.install(m)
     m.run(USE, timeout=180)
@@ -80,11 +81,11 @@ def test_two_namespaces(machine: Machine, arrive: Arrive) -> None:
     arrive(machine)
     before = lived(machine)
     answers(machine)
-    pids = machine.run("ctr -n mine task ls; ctr -n default task ls").out
+    pids = machine.run(TASKS).out
     said = say(machine, f"{PURGE} docker.io docker-cli")
     assert len(lines(said, r"^leftovers: docker\.io: this ends 1 running instance and 0 networks of Docker")) == 1, said
     answers(machine)
-    assert machine.run("ctr -n mine task ls; ctr -n default task ls").out == pids
+    assert machine.run(TASKS).out == pids
     leftovers(machine, "verify", "docker")
     assert "docker0" not in machine.run("ls /sys/class/net").out
     assert "DOCKER" not in machine.run("iptables-save").out

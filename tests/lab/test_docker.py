@@ -157,7 +157,7 @@ def test_live_restore_with_the_daemon_killed(machine: Machine, arrive: Arrive, o
 def test_data_elsewhere_on_its_own_disk(machine: Machine, arrive: Arrive) -> None:
     """What docker.io's postrm never finds is kept and named; with --data it goes, and the mount point stays."""
     arrive(machine)
-    machine.run(f"mkdir {PLACE}; mount -t tmpfs -o size=200m big {PLACE}")
+    machine.run(f"mkdir {PLACE}; mount -t tmpfs -o size=200m,mode=710 big {PLACE}")
     before = lived(machine, f'{{"data-root": "{PLACE}"}}')
     said = say(machine, f"apt-get purge -y -q {ALL}")
     assert len(lines(said, rf"; kept: {PLACE}, [0-9.]+ [kM]B \(")) == 1, said

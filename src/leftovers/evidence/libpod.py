@@ -84,8 +84,8 @@ def read_sqlite(host: Host, graph: str) -> tuple[list[Record], list[str]]:
             note(faults, path, f"a container has the impossible id {ascii(row['ID'])[:80]}")
             continue
         state = states.get(row["ID"]) or {}
-        config, now = document(row["JSON"]), document(state.get("JSON", ""))
-        now = {**now, "state": number(now.get("state")) or state.get("State")}
+        # The column has what it was when it was made (seen on 5.4.2): what it is now is in the JSON.
+        config, now = document(row["JSON"]), {"state": state.get("State"), **document(state.get("JSON", ""))}
         records.append(Record("podman", row["ID"], "disk", container(row["ID"], row["Name"], config, now)))
     for row in tables["PodConfig"]:
         if is_id(row["ID"]):

@@ -85,7 +85,7 @@ class Disk:
         return connection
 
     def container(self, connection: sqlite3.Connection, id: Any, name: str, config: Any, state: Any) -> None:
-        rows = (id, name, POD, json.dumps(config).encode()), (id, state.get("state", 0), json.dumps(state).encode())
+        rows = (id, name, POD, json.dumps(config).encode()), (id, 1, json.dumps(state).encode())
         connection.execute("INSERT INTO ContainerConfig VALUES (?, ?, ?, ?)", rows[0])
         connection.execute("INSERT INTO ContainerState VALUES (?, ?, 0, ?)", rows[1])
 

@@ -176,6 +176,18 @@ def test_a_namespace_that_somebody_is_in_is_not_gone() -> None:
     assert not {"netns:88", "link:veth00000002"} & lost(host).keys()
 
 
+def test_a_namespace_that_a_pod_is_in_is_not_gone() -> None:
+    """Also when a result of one that is gone names the same."""
+    host = Kubernetes()
+    host.grounds()
+    host.running(10, SANDBOX, UID, netns=88)
+    drifting(host, OTHER)
+    host.listed["netns"][-1].facts["pins"].append(OTHER_PIN)
+    host.result(OTHER, netns=OTHER_PIN.replace("/run", "/var/run", 1), links=["veth00000002"])
+    host.link("veth00000002", peer="eth0", peer_netns=88)
+    assert lost(host) == {}
+
+
 @pytest.mark.parametrize(
     ("plugin", "agent"), [("calico", "calico-node"), ("cilium-cni", "cilium-agent"), ("flannel", "flanneld")]
 )

@@ -27,6 +27,7 @@ from leftovers.model import Evidence, Object, Record
 from leftovers.products.containers.docker import ADDRESS, BRIDGE, DNAT, HAIRPIN, PIN, VETH
 from leftovers.products.containers.known import containers, in_bundle, relative
 from leftovers.products.containers.names import Runtime, rules
+from leftovers.products.containers.network import in_networks
 from leftovers.products.containers.processes import SCOPE, canonical, in_own_place
 from leftovers.products.containers.rivals import is_shim, shim_argv
 
@@ -61,6 +62,9 @@ def existing(case: Case) -> frozenset[str] | None:
     def make() -> frozenset[str] | None:
         infos = now(case, "docker-info")
         alive = daemons(case.objects("process"))
+        if alive and any(info.facts["answered"] for info in infos):
+            # What lies in a store that it does not use is of an older day.
+            infos = [info for info in infos if info.facts["answered"]]
         if not infos or not all(info.facts["whole"] for info in infos) or len(alive) > 1:
             return None
         if alive and not all(info.facts["answered"] for info in infos):
@@ -85,12 +89,29 @@ def daemons(processes: Iterable[Object]) -> list[Object]:
 
 def now(case: Case, type: str) -> list[Record]:
     """What is said at this look, before and after all was listed; not what once was."""
-    return [r for r in (*case.records, *case.later) if r.type == type and r.source != "ledger"]
+
+    def make() -> list[Record]:
+        return [r for r in (*case.records_of(type), *case.later) if r.type == type and r.source != "ledger"]
+
+    found: list[Record] = case.cached(f"docker.now.{type}", make)
+    return found
 
 
 def is_gone(case: Case, id: str) -> bool:
     ids = existing(case)
-    return ids is not None and containerd.is_unique(id) and id not in ids
+    return ids is not None and containerd.is_unique(id) and id not in ids and id not in plugins(case)
+
+
+def plugins(case: Case) -> frozenset[str]:
+    """The ids of what dockerd has in its other namespace: it does not list them among its containers."""
+
+    def make() -> frozenset[str]:
+        types = ("container", "shim", "runc")
+        records = (record for type in types for record in case.records_of(type))
+        return frozenset(str(record.facts["id"]) for record in records if record.facts["namespace"] != "moby")
+
+    found: frozenset[str] = case.cached("docker.plugins", make)
+    return found
 
 
 def gone(id: str) -> Finding:
@@ -176,9 +197,15 @@ def container_id(runtime: Runtime, case: Case, process: Object) -> str:
     if not id and parent is not None and is_shim(parent) and case.is_proven("process", parent.key):
         id = container_id(runtime, case, parent)
     if not id:
-        for record in case.records_of("runc"):
-            if (record.facts["pid"], record.facts["start"]) == (process.facts["pid"], process.facts["start"]):
-                id = in_bundle(runtime, case, record.facts["bundle"])
+        running: dict[tuple[int, int], str] = case.cached(
+            "docker.runc",
+            lambda: {
+                (record.facts["pid"], record.facts["start"]): record.facts["bundle"]
+                for record in case.records_of("runc")
+            },
+        )
+        bundle = running.get((process.facts["pid"], process.facts["start"]), "")
+        id = in_bundle(runtime, case, bundle) if bundle else ""
     return id
 
 
@@ -268,7 +295,9 @@ def link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         # As it is proven (docker.py): nobody lives where the other end is, and no pin leads there.
         said = Evidence("kernel", "its other end is where no process lives, and no pin leads to")
         return Finding("no container has its other end", (said,)) if VETH.match(obj.key) else None
-    other = next((each for each in case.proven("netns") if each.facts["inode"] == facts["peer_netns"]), None)
+    # Asked when all that can be proven is.
+    proven_ones = case.cached("docker.netns", lambda: {each.facts["inode"]: each for each in case.proven("netns")})
+    other = proven_ones.get(facts["peer_netns"])
     return netns(runtime, other, case) if other is not None else None
 
 
@@ -337,10 +366,15 @@ def port(case: Case, proto: str, address: str, inner: str, outer: str = "") -> F
     publishes the port. A swarm's ports are no container's."""
     if existing(case) is None or any(record.facts.get("swarm") for record in now(case, "docker-info")):
         return None
-    for record in now(case, "docker"):
-        for each in record.facts["ports"]:
-            if outer and (each["proto"], str(each["port"])) == (proto, outer):
-                return None
+    outside: set[tuple[str, str]] = case.cached(
+        "docker.outside",
+        lambda: {(each["proto"], str(each["port"])) for r in now(case, "docker") for each in r.facts["ports"]},
+    )
+    if (proto, outer) in outside:
+        return None
+    subnets = [str(each) for record in now(case, "docker-network") for each in record.facts["subnets"]]
+    if subnets and not in_networks([address], subnets):
+        return None  # of no container's: somebody has his own rule there
     owners = users(case).get(address, [])
     if any(not is_gone(case, id) for id in owners):
         return None
@@ -392,11 +426,10 @@ def mount(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if match:
         return gone(match["id"]) if is_gone(case, match["id"]) else None
     match = OF_LAYER.match(inner)
-    if match is None or any(record.facts.get("layer") == match["layer"] for record in now(case, "docker")):
+    used = case.cached("docker.layers", lambda: {record.facts.get("layer") for record in now(case, "docker")})
+    if match is None or match["layer"] in used:
         return None
-    lives = [
-        process for process in case.objects("process") if facts["majmin"] in (process.facts.get("mount_root") or ())[:1]
-    ]
+    lives = rooted(case).get(facts["majmin"], [])
     ids = [container_id(runtime, case, process) if case.is_proven("process", process.key) else "" for process in lives]
     if any(not is_gone(case, id) for id in ids):
         return None
@@ -405,6 +438,20 @@ def mount(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if layers and all(record.facts["old"] for record in layers):
         ids += [record.name for record in layers if is_gone(case, record.name)]
     return gone(ids[0]) if ids else None
+
+
+def rooted(case: Case) -> dict[str, list[Object]]:
+    """Who lives in each file system, by its device."""
+
+    def make() -> dict[str, list[Object]]:
+        found: dict[str, list[Object]] = {}
+        for process in case.objects("process"):
+            for majmin in (process.facts.get("mount_root") or ())[:1]:
+                found.setdefault(majmin, []).append(process)
+        return found
+
+    table: dict[str, list[Object]] = case.cached("docker.rooted", make)
+    return table
 
 
 def file(runtime: Runtime, obj: Object, case: Case) -> Finding | None:

@@ -129,7 +129,8 @@ def rival_file(runtime: Runtime, case: Case, what: str) -> str:
         for record in case.records_of(type):
             if record.source != "ledger" and record.facts["id"] not in ids:
                 return f"{record.name} is of another container"
-    for record in case.records_of("conflist"):
+    # An administrator's is there for those who have containers in a shared containerd: no sign of anybody else.
+    for record in case.records_of("conflist") if not runtime.lets else ():
         ours = holds(runtime, case, record.name) or any(holds(runtime, case, path) for path in record.facts["paths"])
         # Whose Cilium's is, is asked for itself; nerdctl's say so.
         ours = ours or any(what in runtime.brings for what in made_for(record))
