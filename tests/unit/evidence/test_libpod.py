@@ -153,6 +153,16 @@ def test_nothing_is_there(disk: Disk) -> None:
         assert read(disk.host, "/nowhere") == ([], [])
 
 
+def test_what_a_container_is_now_is_in_the_json(disk: Disk) -> None:
+    """The column stays at what it was when it was made (seen on 5.4.2)."""
+    connection = disk.database()
+    connection.execute("UPDATE ContainerState SET State = 1")
+    connection.commit()
+    connection.close()
+    records, faults = disk.read()
+    assert not faults and records[f"podman {ID}"].facts["state"] == "running"
+
+
 def test_a_change_that_was_not_finished_is_not_read(disk: Disk) -> None:
     """Podman killed in the middle of a commit leaves its journal: what was there before counts."""
     connection = disk.database()
