@@ -41,8 +41,10 @@ def remember(ledger: Ledger, products: Sequence[Product]) -> dict[str, Memory]:
 def decided(
     products: Sequence[Product], seen: Survey, named: Sequence[str], *, data: bool = False, force: bool = False
 ) -> Plan:
-    """The plan for the products that were named, and for their companions as far as those are gone themselves."""
-    companions = {name for product in products if product.name in named for name in product.companions}
+    """The plan for the products that were named, and for their companions as far as those are gone themselves. One that
+    others have containers in lives for itself as well: a pod of its own may have been left running on purpose."""
+    asked = {name for product in products if product.name in named for name in product.companions}
+    companions = {product.name for product in products if product.name in asked and not product.tenants}
     names = [
         product.name
         for product in products
