@@ -192,6 +192,7 @@ def abandon(number: int) -> set[str]:
         ["K8S_POD_NAMESPACE", "default"],
         ["K8S_POD_NAME", pod.name],
         ["K8S_POD_INFRA_CONTAINER_ID", pod.sandbox],
+        ["K8S_POD_UID", pod.uid],
     ]
     entry["result"] = {"interfaces": [{"name": link}]}
     with open(path, "w") as file:

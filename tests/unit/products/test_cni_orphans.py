@@ -48,10 +48,11 @@ def host_of(tmp_path: Path, endpoint: str = SOCKET) -> Look:
     return Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
 
 
-def result(tmp_path: Path, id: str, network: str = NETWORK, cri: bool = True) -> None:
+def result(tmp_path: Path, id: str, network: str = NETWORK, cri: bool = True, uid: str = UID) -> None:
     path = tmp_path / "var/lib/cni/results"
     path.mkdir(parents=True, exist_ok=True)
     arguments = [["K8S_POD_NAMESPACE", "default"], ["K8S_POD_NAME", "web-0"], ["K8S_POD_INFRA_CONTAINER_ID", id]]
+    arguments += [["K8S_POD_UID", uid]]
     entry = {"kind": "cniCacheV1", "containerId": id, "networkName": network, "ifName": "eth0", "netns": PIN}
     entry |= {"cniArgs": arguments if cri else [], "config": "", "result": {}}
     (path / f"{network}-{id}-eth0").write_text(json.dumps(entry))
@@ -66,12 +67,14 @@ def test_a_pod_that_is_gone(tmp_path: Path) -> None:
     look = host_of(tmp_path)
     result(tmp_path, SANDBOX)
     result(tmp_path, OTHER, cri=False)  # not CRI's
+    # Podman before 4.0 calls a container of its own so (cri-o/ocicni pkg/ocicni/ocicni.go, buildCNIRuntimeConf).
+    result(tmp_path, "b" * 64, "podman", uid="")
     (record,) = [each for each in reading.read_disk(KUBERNETES, look)[0] if each.type == "adrift"]
     assert record.name == SANDBOX and "default/web-0" in record.facts["why"] and record.facts["age"] > 1e9
 
 
 @pytest.mark.parametrize(
-    "sign", ["bundle", "sandbox", "runc", "shim", "book", "unreadable", "crio", "other", "endpoint"]
+    "sign", ["bundle", "sandbox", "runc", "shim", "conmon", "book", "unreadable", "crio", "other", "endpoint"]
 )
 def test_one_that_exists_or_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str) -> None:
     look = host_of(tmp_path, "/run/crio/crio.sock" if sign == "endpoint" else SOCKET)
@@ -89,6 +92,9 @@ def test_one_that_exists_or_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         host = Machine()
         shim = host.process(9, SHIM, SHIM, "-namespace", "k8s.io", "-id", SANDBOX, "-address", "/run/k3s/x.sock")
         look = Look(look.host, Scope(), {"process": (shim,), "mount": ()})
+    elif sign == "conmon":
+        conmon = Machine().process(9, "/usr/bin/conmon", "/usr/bin/conmon", "--api-version", "1", "-c", SANDBOX)
+        look = Look(look.host, Scope(), {"process": (conmon,), "mount": ()})
     elif sign == "book":
         monkeypatch.setattr(containerd, "registered", lambda host, root: {("k8s.io", SANDBOX)})
     elif sign == "unreadable":

@@ -91,13 +91,16 @@ FULL = re.compile(r"(?P<namespace>.+)-(?P<id>[0-9a-f]{64})\Z")
 def adrift(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
     """Records "adrift", named by id, of what CNI's plugins have for containers that exist no more, running or not, and
     that were the product's by what is written down: nerdctl's by its network, a pod's by CRI's arguments, where kubelet
-    has this containerd and no other Kubernetes is here. Facts: why, age (seconds since that was written)."""
+    has this containerd and no other Kubernetes is here. Without a pod's uid they are no pod's: Podman before 4.0 has
+    the same for containers of its own (cri-o/ocicni, buildCNIRuntimeConf), but for that. Facts: why, age (seconds since
+    that was written)."""
     if not runtime.known:
         return []
     there = {each.facts["id"] for each in records if each.type in ("kept", "nerdctl")}
     bundles = [each.facts for each in records if each.type == "container" and each.facts["bundle"]]
     there |= {facts[name] for facts in bundles for name in ("id", "sandbox")}
-    there |= {shim_argv(process).get("id", "") for process in look.objects("process")}
+    # Its shim's, or what else was told to look after it (conmon -c ID).
+    there |= {word for process in look.objects("process") for word in process.facts["argv"]}
     runc = look.once(("runc", runtime.runc), lambda: containerd.read_runc(look.host, runtime.runc))[0]
     there |= {each.facts["id"] for each in runc}
     results = look.once("cni results", lambda: cni.read_results(look.host))[0]
@@ -117,7 +120,7 @@ def adrift(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
         names: list[str] = []
         if runtime.known == "nerdctl" and full and network in own and full["id"] not in there:
             why, names = f"{record.name} is of nerdctl's network {network}", [id, full["id"]]
-        elif runtime.known == "pod" and record.type == "cni" and id not in there and record.facts["sandbox"] == id:
+        elif runtime.known == "pod" and record.type == "cni" and id not in there and of_pod(record):
             pod = f"{record.facts['pod_namespace']}/{record.facts['pod']}"
             why, names = f"{record.name} is of CRI's pod {pod}", [id]
         for name in names:
@@ -128,6 +131,11 @@ def adrift(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
     except Unreadable:
         return []
     return [record for record in found.values() if record.name not in booked and record.name[-64:] not in booked]
+
+
+def of_pod(result: Record) -> bool:
+    """Whether CRI made it, for a pod."""
+    return bool(result.facts["sandbox"] == result.facts["id"]) and kubelet.is_uid(result.facts["pod_uid"])
 
 
 def other_kube(runtime: Runtime, look: Look) -> bool:
