@@ -21,10 +21,12 @@ from leftovers.kinds.kind import Look
 from leftovers.model import Claim, Presence, Scope
 from leftovers.plan import TOO_YOUNG, orphans
 from leftovers.products import load
+from leftovers.products.containerd import RUNTIME as CONTAINERD
 from leftovers.products.containers import reading
 from leftovers.products.kubernetes import RUNTIME as KUBERNETES
 from leftovers.products.nerdctl import RUNTIME as NERDCTL
 from leftovers.survey import Survey
+from unit.evidence.bolt_file import Writer
 
 NETWORK = "k8s-pod-network"
 
@@ -38,6 +40,18 @@ def lost(host: Machine) -> dict[str, Claim]:
 
 
 # -- which containers exist: what is read ---------------------------------------------------------------------------
+
+
+BOOK = "io.containerd.metadata.v1.bolt/meta.db"
+
+
+def book(tmp_path: Path, root: str = "var/lib/containerd", *ids: str) -> Path:
+    """containerd's book of its containers."""
+    path = tmp_path / root / BOOK
+    path.parent.mkdir(parents=True)
+    made: Any = {id.encode(): {b"createdat": b"x"} for id in ids}
+    path.write_bytes(Writer().file({b"v1": {b"k8s.io": {b"containers": made}}}))
+    return path
 
 
 def host_of(tmp_path: Path, endpoint: str = SOCKET) -> Look:
@@ -65,6 +79,7 @@ def adrift(look: Look, runtime: Any = KUBERNETES) -> set[str]:
 
 def test_a_pod_that_is_gone(tmp_path: Path) -> None:
     look = host_of(tmp_path)
+    book(tmp_path, "var/lib/containerd", OTHER)
     result(tmp_path, SANDBOX)
     result(tmp_path, OTHER, cri=False)  # not CRI's
     # Podman before 4.0 calls a container of its own so (cri-o/ocicni pkg/ocicni/ocicni.go, buildCNIRuntimeConf).
@@ -74,14 +89,18 @@ def test_a_pod_that_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "sign", ["bundle", "sandbox", "runc", "shim", "conmon", "book", "unreadable", "crio", "other", "endpoint"]
+    "sign",
+    [
+        *("bundle", "sandbox", "runc", "shim", "conmon", "book", "unreadable", "no book", "old book"),
+        *("crio", "other", "endpoint"),
+    ],
 )
-def test_one_that_exists_or_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str) -> None:
+def test_one_that_exists_or_may(tmp_path: Path, sign: str) -> None:
     look = host_of(tmp_path, "/run/crio/crio.sock" if sign == "endpoint" else SOCKET)
     result(tmp_path, SANDBOX)
     root, state = tmp_path / "var/lib/containerd", tmp_path / "run/containerd"
-    book = root / "io.containerd.metadata.v1.bolt/meta.db"
-    book.parent.mkdir(parents=True)
+    if sign != "no book":
+        path = book(tmp_path, "var/lib/containerd", *([SANDBOX] if sign == "book" else []))
     if sign == "bundle":
         bundle(tmp_path, "k8s.io", SANDBOX, "99999999-0000-0000-0000-000000000000")  # of a pod that kubelet has not
     elif sign == "sandbox":  # stopped, after a boot
@@ -95,10 +114,13 @@ def test_one_that_exists_or_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     elif sign == "conmon":
         conmon = Machine().process(9, "/usr/bin/conmon", "/usr/bin/conmon", "--api-version", "1", "-c", SANDBOX)
         look = Look(look.host, Scope(), {"process": (conmon,), "mount": ()})
-    elif sign == "book":
-        monkeypatch.setattr(containerd, "registered", lambda host, root: {("k8s.io", SANDBOX)})
     elif sign == "unreadable":
-        book.write_bytes(b"x" * 9000)
+        path.write_bytes(b"x" * 9000)
+    elif sign == "old book":  # it was told another --root since
+        process = Machine().process(9, "/usr/bin/containerd", "/usr/bin/containerd")
+        look = Look(look.host, Scope(), {"process": (process,), "mount": ()})
+        (tmp_path / "proc/9/fd").mkdir(parents=True)
+        (tmp_path / "proc/9/fd/7").symlink_to(f"/srv/big/{BOOK}")
     elif sign == "crio":
         (tmp_path / "usr/bin").mkdir(parents=True)
         (tmp_path / "usr/bin/crio").touch()
@@ -113,6 +135,7 @@ def test_containers_of_nerdctl_by_its_networks(tmp_path: Path) -> None:
     for name, path in (("bridge", "nerdctl-bridge"), ("front", "default/nerdctl-front"), ("mine", "10-mine")):
         id = hashlib.sha256(name.encode()).hexdigest() if name != "mine" else ""
         (net / f"{path}.conflist").write_text(json.dumps({"name": name, "nerdctlID": id, "plugins": []}))
+    book(tmp_path)
     (tmp_path / f"var/lib/nerdctl/1935db59/containers/default/{ID}").mkdir(parents=True)
     look = Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
     result(tmp_path, f"default-{ID}", "bridge", cri=False)  # of one that exists
@@ -120,6 +143,18 @@ def test_containers_of_nerdctl_by_its_networks(tmp_path: Path) -> None:
     result(tmp_path, f"default-{SANDBOX}", "mine", cri=False)  # another network's
     result(tmp_path, "default-job", "bridge", cri=False)  # ctr's
     assert adrift(look, NERDCTL) == {f"default-{OTHER}", OTHER}
+
+
+@pytest.mark.parametrize("open_one", ["", "/var/lib/containerd", "/srv/big"])
+def test_all_is_known_where_its_book_is(tmp_path: Path, open_one: str) -> None:
+    process = Machine().process(9, "/usr/bin/containerd", "/usr/bin/containerd")
+    look = Look(Host(str(tmp_path)), Scope(), {"process": (process,), "mount": ()})
+    (tmp_path / "proc/9/fd").mkdir(parents=True)
+    if open_one:
+        (tmp_path / "proc/9/fd/7").symlink_to(f"{open_one}/{BOOK}")
+        book(tmp_path)
+    (record,) = [each for each in reading.read_disk(CONTAINERD, look)[0] if each.type == "whole"]
+    assert record.facts["whole"] is (open_one == "/var/lib/containerd")
 
 
 # -- what is told of them -------------------------------------------------------------------------------------------

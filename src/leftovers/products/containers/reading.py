@@ -80,7 +80,8 @@ def from_disk(runtime: Runtime, look: Look) -> Answer:
     if runtime.known or runtime.lets:
         more = [each for _, root in pairs for each in containerd.read_kept(look.host, root, runtime.namespaces, faults)]
         more += adrift(runtime, look, [*records, *more]) if not faults else []
-        more.append(Record("whole", runtime.name, "disk", {"whole": not faults}))
+        whole = not faults and all(has_book(look, root) for _, root in pairs)
+        more.append(Record("whole", runtime.name, "disk", {"whole": whole}))
     return admitted(runtime, doubted(runtime, look, records)) + more, faults
 
 
@@ -130,7 +131,34 @@ def adrift(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
         booked = {id for root in runtime.roots for _, id in containerd.registered(look.host, root)} if found else set()
     except Unreadable:
         return []
+    if not all(has_book(look, root) for root in runtime.roots):
+        return []
     return [record for record in found.values() if record.name not in booked and record.name[-64:] not in booked]
+
+
+def has_book(look: Look, root: str) -> bool:
+    """Whether a containerd has its book of containers in this --root, for all that is to be seen. An administrator may
+    have told it another one (config.toml), and what lies here is of an older day: who lives has his book open."""
+    path = f"{root}/{containerd.BOOK}"
+    if not look.host.exists(path):
+        return False
+    open_ones = [book for process in look.objects("process") for book in books(look.host, process)]
+    return not open_ones or real_path(look.host, path) in open_ones
+
+
+def books(host: Host, process: Object) -> list[str]:
+    """The books of containers that a containerd of the host's has open."""
+    name = real_exe(process).rpartition("/")[2]
+    if name != "containerd" or process.facts["nested"] or process.facts["uid"] != 0:
+        return []
+    found = []
+    base = host.path(f"/proc/{process.key}/fd")
+    try:
+        for fd in os.listdir(base):
+            found.append(os.readlink(f"{base}/{fd}"))
+    except OSError:
+        pass  # it has just ended, or closed one
+    return [path for path in found if path.endswith(f"/{containerd.BOOK}")]
 
 
 def of_pod(result: Record) -> bool:
