@@ -98,6 +98,8 @@ def adrift(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
     if not runtime.known:
         return []
     there = {each.facts["id"] for each in records if each.type in ("kept", "nerdctl")}
+    # Those of nerdctl's in another containerd are in networks of the same names.
+    there |= {id for each in records if each.type == "store" for id in each.facts["ids"]}
     bundles = [each.facts for each in records if each.type == "container" and each.facts["bundle"]]
     there |= {facts[name] for facts in bundles for name in ("id", "sandbox")}
     # Its shim's, or what else was told to look after it (conmon -c ID).
