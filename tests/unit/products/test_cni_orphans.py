@@ -137,8 +137,10 @@ def test_containers_of_nerdctl_by_its_networks(tmp_path: Path) -> None:
         (net / f"{path}.conflist").write_text(json.dumps({"name": name, "nerdctlID": id, "plugins": []}))
     book(tmp_path)
     (tmp_path / f"var/lib/nerdctl/1935db59/containers/default/{ID}").mkdir(parents=True)
+    (tmp_path / f"var/lib/nerdctl/0a0a0a0a/containers/default/{'b' * 64}").mkdir(parents=True)
     look = Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
     result(tmp_path, f"default-{ID}", "bridge", cri=False)  # of one that exists
+    result(tmp_path, f"default-{'b' * 64}", "bridge", cri=False)  # and of one in another containerd
     result(tmp_path, f"default-{OTHER}", "front", cri=False)
     result(tmp_path, f"default-{SANDBOX}", "mine", cri=False)  # another network's
     result(tmp_path, "default-job", "bridge", cri=False)  # ctr's
@@ -312,6 +314,20 @@ def test_a_shim_without_a_task() -> None:
     unread = Containerd(whole=False)
     unread.shim(20, OTHER, there=False)
     assert lost(unread) == {}
+
+
+@pytest.mark.parametrize("sign", ["sandbox", "socket"])
+def test_a_shim_that_other_containers_have_is_no_orphan(sign: str) -> None:
+    """A pod's pause process has died: containerd deletes that bundle, and the pod's other containers run on."""
+    host = Containerd()
+    host.shim(20, OTHER, there=False)
+    facts = {**containerd.blank("default", SANDBOX), "bundle": f"{TASKS}/default/{SANDBOX}"}
+    if sign == "sandbox":
+        facts["sandbox"] = OTHER
+    else:
+        facts["socket"] = f"/run/containerd/s/{containerd.sockets(SOCKET, 'default', OTHER)[0]}"
+    host.record("container", f"default/{SANDBOX}", "disk", **facts)
+    assert lost(host) == {}
 
 
 def test_what_cri_mounted_for_a_sandbox_that_is_gone() -> None:

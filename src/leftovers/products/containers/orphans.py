@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 
 from leftovers.claims import Case, Finding, Rule, real_exe
+from leftovers.evidence import containerd
 from leftovers.model import Evidence, Object, Record
 from leftovers.products.containers.firewall import COMMENT, MASQUERADE_NOTE
 from leftovers.products.containers.known import CRI, chains, relative
@@ -165,14 +166,15 @@ def whole(case: Case) -> bool:
 
 def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A shim without a task: the bundle that it stands in is not there any more, and containerd finds its tasks by
-    their bundles (core/runtime/v2/shim_load.go)."""
+    their bundles (core/runtime/v2/shim_load.go). All containers of a pod have one, named for its sandbox: that may have
+    died, and its bundle be gone, while the others run."""
     told = shim_argv(obj)
     if not told or not whole(case):
         return None
-    for record in present(case, "container"):
-        if (record.facts["namespace"], record.facts["id"]) == (told["namespace"], told["id"]) and record.facts[
-            "bundle"
-        ]:
+    socket = containerd.sockets(told["address"], told["namespace"], told["id"])[0]
+    for facts in (record.facts for record in present(case, "container")):
+        own = facts["namespace"] == told["namespace"] and told["id"] in (facts["id"], facts["sandbox"])
+        if facts["bundle"] and (own or facts["socket"].rpartition("/")[2] == socket):
             return None
     said = Evidence("disk", f"containerd has no bundle of {told['namespace']}/{told['id'][:12]}")
     last: int = case.cached("orphans.last", lambda: max(each.facts["start"] for each in case.objects("process")))
