@@ -18,7 +18,7 @@ from leftovers.claims import Case, attribute
 from leftovers.evidence import cni, containerd
 from leftovers.host import Host
 from leftovers.kinds.kind import Look
-from leftovers.model import Claim, Presence, Scope
+from leftovers.model import Claim, Presence, Scope, Verb
 from leftovers.plan import TOO_YOUNG, orphans
 from leftovers.products import load
 from leftovers.products.containerd import RUNTIME as CONTAINERD
@@ -245,6 +245,26 @@ def test_what_a_living_agent_collects_is_left_to_it(plugin: str, agent: str) -> 
     assert found.keys() == wanted and {claim.collector for claim in found.values()} == {agent}
     plan = orphans(seen(host, found), ["kubernetes"], lambda claim: True)
     assert plan.doing() == () and all(f"left to {agent}" in action.reason for action in plan.keeping())
+
+
+def test_a_card_in_the_namespace_of_a_pod_that_is_gone_goes_home() -> None:
+    host = Kubernetes()
+    host.grounds()
+    host.running(10, SANDBOX, UID)
+    drifting(host, OTHER)
+    wanted = abandoned(host, OTHER, OTHER_PIN, 88, "veth00000002")
+    for netns in (77, 88):
+        name = f"{netns}/net1"
+        host.add("link", name, (netns, 5), name="net1", netns=netns, host=False, type="", peer_netns=0, master="")
+    found = lost(host)
+    assert found.keys() == wanted | {"link:88/net1"}
+    plan = orphans(seen(host, found), ["kubernetes"], lambda claim: True)
+    assert {action.id: action.verb for action in plan.actions if action.verb is not Verb.REMOVE} == {
+        "link:88/net1": Verb.RETURN
+    }
+    assert plan.doing()[0].id == "link:88/net1", "before the namespace ends"
+    young = orphans(seen(host, found), ["kubernetes"], lambda claim: False)
+    assert young.doing() == ()
 
 
 def seen(host: Machine, claims: dict[str, Claim]) -> Survey:
