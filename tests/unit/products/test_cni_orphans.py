@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from leftovers.claims import Case, attribute
 from leftovers.evidence import cni, containerd
 from leftovers.host import Host
 from leftovers.kinds.kind import Look
-from leftovers.model import Claim, Presence, Scope, Verb
+from leftovers.model import Claim, Presence, Record, Scope, Verb
 from leftovers.plan import TOO_YOUNG, orphans
 from leftovers.products import load
 from leftovers.products.containerd import RUNTIME as CONTAINERD
@@ -31,10 +32,11 @@ from unit.evidence.bolt_file import Writer
 NETWORK = "k8s-pod-network"
 
 
-def lost(host: Machine) -> dict[str, Claim]:
-    """The orphans that its rules find while the product is installed."""
+def lost(host: Machine, later: Sequence[Record] | None = None) -> dict[str, Claim]:
+    """The orphans that its rules find while the product is installed. `later`: what is read when all is listed."""
     listed = {kind: tuple(objects) for kind, objects in host.listed.items()}
-    case = Case(host.product.name, Presence.INSTALLED, listed, tuple(host.records))
+    again = tuple(each for each in (host.records if later is None else later) if each.source != "ledger")
+    case = Case(host.product.name, Presence.INSTALLED, listed, tuple(host.records), later=again)
     found = attribute(case, host.product.rules, host.product.recall, host.product.holds, host.product.orphans)
     return {id: claim for id, claim in found.items() if claim.orphan}
 
@@ -201,6 +203,15 @@ def test_all_of_a_pod_that_is_gone_and_nothing_of_one_that_is_there() -> None:
     assert all("is gone" in claim.orphan and not claim.collector for claim in found.values())
 
 
+def test_what_has_come_or_cannot_be_told_any_more_when_all_is_listed_is_not_gone() -> None:
+    host = Kubernetes()
+    host.grounds()
+    drifting(host, OTHER)
+    abandoned(host, OTHER, OTHER_PIN, 88, "veth00000002")
+    assert lost(host)
+    assert lost(host, [each for each in host.records if each.type != "adrift"]) == {}
+
+
 def test_what_only_the_ledger_remembers_to_be_gone_is_not_told() -> None:
     host = Kubernetes()
     host.grounds()
@@ -334,6 +345,21 @@ def test_a_shim_without_a_task() -> None:
     unread = Containerd(whole=False)
     unread.shim(20, OTHER, there=False)
     assert lost(unread) == {}
+
+
+def test_a_task_that_has_come_when_all_is_listed() -> None:
+    host = Containerd()
+    host.shim(20, OTHER, there=False)
+    host.mount(f"/run/containerd/io.containerd.grpc.v1.cri/sandboxes/{SANDBOX}/shm", fstype="tmpfs")
+    host.record("container", f"k8s.io/{SANDBOX}", "disk", **containerd.blank("k8s.io", SANDBOX))
+    before = tuple(host.records)
+    assert len(lost(host)) == 2
+    assert lost(host, [each for each in before if each.type != "whole"]) == {}
+    host.record("kept", f"k8s.io/{SANDBOX}", "disk", namespace="k8s.io", id=SANDBOX)
+    facts = {**containerd.blank("default", OTHER), "bundle": f"{TASKS}/default/{OTHER}"}
+    host.record("container", f"default/{OTHER}", "disk", **facts)
+    later, host.records[:] = tuple(host.records), before
+    assert lost(host, later) == {}
 
 
 @pytest.mark.parametrize("sign", ["sandbox", "socket"])

@@ -33,9 +33,11 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def gone(case: Case, id: str, said: Evidence, record: Record | None = None) -> Finding | None:
-    """The finding that a container is gone; None if it is there, or nobody can tell."""
+    """The finding that a container is gone; None if it is there, or nobody can tell: before all was listed, or when it
+    had been."""
     lost = by_name(case, "adrift").get(id)
-    if lost is None:
+    still: set[str] = case.cached("orphans.still", lambda: {each.name for each in case.later if each.type == "adrift"})
+    if lost is None or id not in still:
         return None
     facts: dict[str, object] = {"age": lost.facts["age"]}
     plugins = record.facts["plugins"] if record is not None else networks(case).get(id, ())
@@ -66,6 +68,14 @@ def running(case: Case) -> frozenset[str]:
 def present(case: Case, type: str) -> list[Record]:
     found: list[Record] = case.cached(
         f"orphans.present.{type}", lambda: [each for each in case.records_of(type) if each.source != "ledger"]
+    )
+    return found
+
+
+def ever(case: Case, type: str) -> list[Record]:
+    """What was there before all was listed, or when it had been."""
+    found: list[Record] = case.cached(
+        f"orphans.ever.{type}", lambda: [*present(case, type), *(each for each in case.later if each.type == type)]
     )
     return found
 
@@ -160,8 +170,8 @@ def orphans(runtime: Runtime) -> dict[str, tuple[Rule, ...]]:
 
 def whole(case: Case) -> bool:
     """Whether all that it has on its disk could be read."""
-    said = present(case, "whole")
-    return bool(said) and all(record.facts["whole"] for record in said)
+    said = ever(case, "whole")
+    return len(said) > 1 and all(record.facts["whole"] for record in said)
 
 
 def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -172,7 +182,7 @@ def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if not told or not whole(case):
         return None
     socket = containerd.sockets(told["address"], told["namespace"], told["id"])[0]
-    for facts in (record.facts for record in present(case, "container")):
+    for facts in (record.facts for record in ever(case, "container")):
         own = facts["namespace"] == told["namespace"] and told["id"] in (facts["id"], facts["sandbox"])
         if facts["bundle"] and (own or facts["socket"].rpartition("/")[2] == socket):
             return None
@@ -190,11 +200,10 @@ def sandbox(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         if not id:
             continue
         if any(
-            id in (each.facts["id"], each.facts["sandbox"]) and each.facts["bundle"]
-            for each in present(case, "container")
+            id in (each.facts["id"], each.facts["sandbox"]) and each.facts["bundle"] for each in ever(case, "container")
         ):
             return None
-        kept = [each for each in present(case, "kept") if each.facts["id"] == id]
+        kept = [each for each in ever(case, "kept") if each.facts["id"] == id]
         if kept or id in {shim_argv(process).get("id") for process in case.objects("process")}:
             return None
         said = Evidence("disk", f"containerd has neither a bundle nor a directory of sandbox {id[:12]}")
