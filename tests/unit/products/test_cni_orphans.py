@@ -203,6 +203,20 @@ def test_all_of_a_pod_that_is_gone_and_nothing_of_one_that_is_there() -> None:
     assert all("is gone" in claim.orphan and not claim.collector for claim in found.values())
 
 
+def test_a_link_whose_other_end_is_not_to_be_seen_is_also_its_next_pod_s() -> None:
+    """Calico computes a link's name of the pod's: db-0 has the same again."""
+    host = Kubernetes()
+    host.grounds()
+    host.running(10, SANDBOX, UID)
+    drifting(host, OTHER)
+    for id in (SANDBOX, OTHER):
+        host.result(id, links=["cali0000000000a"])
+    host.link("cali0000000000a")
+    assert "link:cali0000000000a" not in lost(host)
+    host.records[:] = [each for each in host.records if not each.name.endswith(f"{SANDBOX}-eth0")]
+    assert "link:cali0000000000a" in lost(host)
+
+
 def test_what_has_come_or_cannot_be_told_any_more_when_all_is_listed_is_not_gone() -> None:
     host = Kubernetes()
     host.grounds()

@@ -104,11 +104,16 @@ def named(case: Case, record: Record | None) -> Finding | None:
 
 
 def link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """The host's end of a pair that a result names, whose other end is in such a namespace or is not to be seen."""
+    """The host's end of a pair that a result names, whose other end is in such a namespace or is not to be seen. Names
+    are given again, and Calico's are computed of the pod's: all that a result names it for must be gone."""
 
-    def make() -> dict[str, Record]:
-        records = present(case, "cni")
-        return {name: each for each in records for name in each.facts["links"] if name not in each.facts["bridges"]}
+    def make() -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = {}
+        for each in present(case, "cni"):
+            for name in each.facts["links"]:
+                if name not in each.facts["bridges"]:
+                    found.setdefault(name, []).append(each)
+        return found
 
     spaces: dict[str, Object] = case.cached(
         "orphans.spaces", lambda: {each.key: each for each in case.objects("netns")}
@@ -116,7 +121,8 @@ def link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     inner = spaces.get(str(obj.facts["peer_netns"])) if obj.facts["peer_netns"] else None
     if inner is not None:
         return None if inner.facts["host"] else netns(runtime, inner, case)
-    return named(case, case.cached("orphans.links", make).get(obj.key))
+    findings = [named(case, record) for record in case.cached("orphans.links", make).get(obj.key, ())]
+    return findings[0] if findings and all(findings) else None
 
 
 def file(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
