@@ -203,6 +203,29 @@ def test_what_is_only_called_the_same_stays(host: Crio) -> None:
     assert "file:/etc/crio" not in claims
 
 
+def test_a_layer_that_another_s_container_has_too_is_not_its_own(host: Crio) -> None:
+    host.sandbox()
+    host.stored(OTHER, "", LAYER)
+    assert host.gone() == OWN - {f"mount:{MERGED}"}
+
+
+def test_where_it_never_was_nothing_is_its_own(host: Crio) -> None:
+    """A host of Podman's and of another cluster's, which all products are asked about."""
+    host.stored(OTHER, "podman", LAYER)
+    host.process(30, "/usr/bin/conmon", "conmon", "-c", OTHER, cgroup=f"/machine.slice/libpod-conmon-{OTHER}.scope")
+    host.mount(MERGED, fstype="overlay", majmin="0:60")
+    host.mount(f"{GRAPH}/overlay", fstype="ext4", majmin="8:1", root=f"{GRAPH}/overlay")
+    host.netns(79, [], [STRANGE_PIN])
+    host.result(OTHER, network="crio", netns=STRANGE_PIN, bridges=["cni0"], gateways=["10.85.0.1"])
+    host.link("cni0", "bridge", addresses=["10.85.0.1"])
+    for chain in ("CNI-HOSTPORT-DNAT", "KUBE-HOSTPORTS", "CRIO-HOSTPORTS-MASQ"):
+        host.xtables(chain)
+    host.table("crio-hostports", "hostports", family="ip")
+    for path in (GRAPH, RUN, "/run/containers", "/run/crun", "/run/netns", "/var/lib/cni", "/var/lib/cni/results"):
+        host.file(path)
+    assert host.ask() == {}
+
+
 def test_a_monitor_is_known_by_its_cgroup_too(host: Crio) -> None:
     host.sandbox()
     host.conmon(20, SANDBOX, held=False, exe="/usr/bin/conmon (deleted)")
