@@ -11,7 +11,7 @@ __all__ = ["NAMES", "Directory", "Product", "Reader", "known", "load", "with_com
 
 NAMES = (
     *("incus", "lxd", "lxd-snap", "microk8s", "docker-snap", "k8s"),
-    *("docker", "nerdctl", "podman", "kubernetes", "k3s", "rke2", "containerd"),
+    *("docker", "nerdctl", "podman", "kubernetes", "k3s", "rke2", "crio", "containerd"),
     *("incus-lxcfs", "lxcfs"),
 )
 
