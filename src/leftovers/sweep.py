@@ -18,6 +18,7 @@ __all__ = ["batches", "sweep"]
 # Pauses between looks at whether the kernel has let go, in seconds; the last one repeats.
 PAUSES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 Progress = Callable[[str, int, int], None]
+STUCK = "what was lent into it could not be given back"
 
 
 def batches(plan: Plan) -> list[tuple[Verb, str, tuple[Action, ...]]]:
@@ -42,14 +43,20 @@ def sweep(
     todo = batches(plan)
     total = sum(len(actions) for _, _, actions in todo)
     outcomes: list[Outcome] = []
+    stuck: set[str] = set()
     for verb, name, actions in todo:
         progress(kinds[name].title, len(outcomes), total)
         why = hindered()
-        done = (
-            [Outcome(action, Result.CHANGED, why, 0.0) for action in actions]
-            if why
-            else do(host, kinds[name], verb, actions, scope, deadline.within(kinds[name].limit))
-        )
+        # A namespace takes along what was lent into it and did not come home.
+        held = [action for action in actions if name == "netns" and action.object.key in stuck and not why]
+        rest = [action for action in actions if action not in held]
+        done = [Outcome(action, Result.FAILED, STUCK, 0.0) for action in held]
+        if why:
+            done += [Outcome(action, Result.CHANGED, why, 0.0) for action in rest]
+        elif rest:
+            done += do(host, kinds[name], verb, rest, scope, deadline.within(kinds[name].limit))
+        if verb is Verb.RETURN:
+            stuck |= {str(each.action.object.facts.get("netns")) for each in done if each.result is Result.FAILED}
         note(done)
         outcomes += done
     progress("", total, total)

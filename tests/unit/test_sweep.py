@@ -77,6 +77,25 @@ def test_all_of_a_rank_in_one_batch_and_ranks_one_after_the_other(world: World) 
     assert {outcome.result for outcome in done.values()} == {Result.DONE}
 
 
+class Spaces(World):
+    name: ClassVar[str] = "netns"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_namespace_stays_while_what_was_lent_into_it_does(
+    world: World, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    spaces = Spaces()
+    monkeypatch.setattr(engine, "KINDS", (world, spaces))
+    for key in ("88", "99"):
+        spaces.objects[key] = Object("netns", key, (int(key),), {})
+    card = world.objects["card"] = Object("thing", "card", ("card", 1), {"netns": 88})
+    world.causes = {card.id: "cannot be given back"} if fails else {}
+    done = sweep(action(card, verb=Verb.RETURN), *map(action, spaces.objects.values()))
+    assert done["99"].result is Result.DONE
+    assert done["88"].result is (Result.FAILED if fails else Result.DONE) and ("88" in spaces.objects) is fails
+
+
 def test_removed_means_listed_again_and_not_there(world: World) -> None:
     world.tries["a"] = 99  # says that it did it, and did not
     assert sweep(action(world.put("a")))["a"].result is Result.FAILED

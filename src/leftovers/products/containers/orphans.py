@@ -180,6 +180,33 @@ def whole(case: Case) -> bool:
     return len(said) > 1 and all(record.facts["whole"] for record in said)
 
 
+def tasks(case: Case) -> set[tuple[str, str]]:
+    """What bundles are there: of each the (namespace, id) and that of its sandbox, and ("", its socket's name)."""
+
+    def make() -> set[tuple[str, str]]:
+        found = set()
+        for facts in (record.facts for record in ever(case, "container") if record.facts["bundle"]):
+            found |= {(facts["namespace"], facts["id"]), (facts["namespace"], facts["sandbox"])}
+            found.add(("", facts["socket"].rpartition("/")[2]))
+        return found
+
+    found: set[tuple[str, str]] = case.cached("orphans.tasks", make)
+    return found
+
+
+def sandboxes(case: Case) -> set[str]:
+    """The ids of all that has a bundle, a directory in --root or a shim."""
+    found: set[str] = case.cached(
+        "orphans.sandboxes",
+        lambda: {
+            *(id for namespace, id in tasks(case) if namespace),
+            *(each.facts["id"] for each in ever(case, "kept")),
+            *(shim_argv(process).get("id", "") for process in case.objects("process")),
+        },
+    )
+    return found
+
+
 def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A shim without a task: the bundle that it stands in is not there any more, and containerd finds its tasks by
     their bundles (core/runtime/v2/shim_load.go). All containers of a pod have one, named for its sandbox: that may have
@@ -188,10 +215,8 @@ def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     if not told or not whole(case):
         return None
     socket = containerd.sockets(told["address"], told["namespace"], told["id"])[0]
-    for facts in (record.facts for record in ever(case, "container")):
-        own = facts["namespace"] == told["namespace"] and told["id"] in (facts["id"], facts["sandbox"])
-        if facts["bundle"] and (own or facts["socket"].rpartition("/")[2] == socket):
-            return None
+    if not {(told["namespace"], told["id"]), ("", socket)}.isdisjoint(tasks(case)):
+        return None
     said = Evidence("disk", f"containerd has no bundle of {told['namespace']}/{told['id'][:12]}")
     last: int = case.cached("orphans.last", lambda: max(each.facts["start"] for each in case.objects("process")))
     return Finding("it has no task any more", (said,), facts={"age": max(0.0, (last - obj.facts["start"]) / TICKS)})
@@ -205,12 +230,7 @@ def sandbox(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         id = (inner or "").partition("/")[0]
         if not id:
             continue
-        if any(
-            id in (each.facts["id"], each.facts["sandbox"]) and each.facts["bundle"] for each in ever(case, "container")
-        ):
-            return None
-        kept = [each for each in ever(case, "kept") if each.facts["id"] == id]
-        if kept or id in {shim_argv(process).get("id") for process in case.objects("process")}:
+        if id in sandboxes(case):
             return None
         said = Evidence("disk", f"containerd has neither a bundle nor a directory of sandbox {id[:12]}")
         return Finding(f"its sandbox {id[:12]} is gone", (said,))
