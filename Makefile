@@ -38,7 +38,7 @@ endef
 
 PYTEST := $(PYTHON) -m pytest -o cache_dir=$(CACHE)/pytest
 # So many tests at once: a lab's host waits much, and takes about a gigabyte.
-JOBS := 2
+JOBS := 3
 TESTS := tests/unit tests/conformance tests/kernel tests/lab
 SHELL_FILES = $(shell find .ci bench debian hooks snap tests -type f -exec \
   awk 'FNR == 1 && /^\#!.*sh$$|^\# shellcheck shell=/ { print FILENAME } { nextfile }' {} + 2>/dev/null)

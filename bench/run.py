@@ -32,6 +32,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests/kernel")]
 
 from hooks import cost as hook_cost  # noqa: E402 - beside this file
 from sandbox import private, sh  # noqa: E402
+from whose import cost as whose_cost  # noqa: E402
 
 from leftovers import syscalls  # noqa: E402
 from leftovers.host import Host  # noqa: E402
@@ -344,7 +345,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def report(
-    removals: Sequence[dict[str, Any]], starts: Sequence[dict[str, Any]], hooks: Sequence[dict[str, Any]]
+    removals: Sequence[dict[str, Any]],
+    starts: Sequence[dict[str, Any]],
+    hooks: Sequence[dict[str, Any]],
+    whose: Sequence[dict[str, Any]],
 ) -> str:
     rows = [["removal of", "N", "ours s", "rival s", "floor s", "ours:rival", "ours:floor", "survey s", "runs"]]
     for row in removals:
@@ -361,7 +365,10 @@ def report(
     hooking = [["hook, nothing concerned", "ours ms", "empty ms", "ours:empty"]]
     for row in hooks:
         hooking.append([row["name"], *(f"{row[key]:.2f}" for key in ("ours", "empty", "ratio"))])
-    return f"{table(rows)}\n\n{table(starting)}\n\n{table(hooking)}"
+    telling = [["whose is it, with N containers", "100, s", "1000, s", "one's share, 1000:100"]]
+    for row in whose:
+        telling.append([row["name"], *(f"{row[key]:.3f}" for key in ("100", "1000")), f"{row['share']:.2f}"])
+    return f"{table(rows)}\n\n{table(starting)}\n\n{table(hooking)}\n\n{table(telling)}"
 
 
 def main() -> int:
@@ -381,11 +388,12 @@ def main() -> int:
             removals.append(sandboxed(lambda name=name, size=size: measure(SUBJECTS[name], size)))  # type: ignore[misc]
     starts = sandboxed(startup)
     hooks = hook_cost()
+    whose = whose_cost()
     if arguments.json:
-        document = {"format_version": "1.0", "removals": removals, "starts": starts, "hooks": hooks}
+        document = {"format_version": "1.0", "removals": removals, "starts": starts, "hooks": hooks, "whose": whose}
         print(json.dumps(document, indent=2))
     else:
-        print(report(removals, starts, hooks))
+        print(report(removals, starts, hooks, whose))
     return 0
 
 

@@ -217,6 +217,11 @@ def attribute(
                 said = (*alone.evidence, *claim.evidence)
                 age, other = float(alone.facts.get("age", 0.0)), str(alone.facts.get("collector", ""))
                 case.claims[id] = replace(claim, orphan=alone.reason, age=age, collector=other, evidence=said)
+    for id, claim in case.claims.items():
+        # Before a namespace ends, the administrator's links that were lent into it go home: it would take them along.
+        space = case.claims.get(f"netns:{claim.object.facts.get('netns')}") if claim.role is Role.LENT else None
+        if space is not None and space.orphan:
+            case.claims[id] = replace(claim, orphan=space.orphan, age=space.age, collector=space.collector)
     return case.claims
 
 

@@ -55,7 +55,8 @@ def orphans(survey: Survey, products: Sequence[str], old: Callable[[Claim], bool
             if not claim.orphan or claim.product not in products:
                 continue
             others = [other for other in left.values() if other is not claim and other.role is not Role.ADMIN]
-            verb, reason = Verb.REMOVE, f"{claim.reason}: {claim.orphan}"
+            verb = Verb.RETURN if claim.role is Role.LENT else Verb.REMOVE
+            reason = f"{claim.reason}: {claim.orphan}"
             if others:
                 verb, reason = Verb.KEEP, f"{reason}; {others[0].product} says: {others[0].reason}"
             elif claim.collector:

@@ -124,6 +124,17 @@ def test_a_directory_that_is_a_mount_point_stays_and_is_emptied_only_when_that_i
 
 
 @private
+def test_of_a_disk_that_is_emptied_stays_what_its_file_system_has_for_itself() -> None:
+    os.makedirs("/srv/data")
+    sh("mount", "-t", "tmpfs", "tmpfs", "/srv/data")
+    write("/srv/data/lost+found/#12")
+    write("/srv/data/overlay2/lost+found/x")
+    asked = [replace(obj, facts={**obj.facts, "contents": True}) for obj in files("/srv/data").values()]
+    assert act("file", asked) == {}
+    assert os.listdir("/srv/data") == ["lost+found"] and os.listdir("/srv/data/lost+found") == ["#12"]
+
+
+@private
 def test_a_symlink_on_a_strict_way_is_refused() -> None:
     write("/srv/libvirt/images/disk")
     os.makedirs("/srv/home")

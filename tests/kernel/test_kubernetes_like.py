@@ -14,6 +14,9 @@ from incus_like import overlay, write
 from sandbox import private, sh
 from test_clean import assert_same, leftovers, plan, settled
 
+from leftovers.evidence import containerd
+from unit.evidence.bolt_file import Writer
+
 KUBELET = "/var/lib/kubelet"
 KUBEADM = Containerd(
     "/run/containerd/containerd.sock",
@@ -156,8 +159,12 @@ def test_orphans_of_pods_that_are_gone_beside_some_that_are_there(capsys: pytest
     write("/usr/bin/kubelet")  # it stays, too
     kubernetes()
     flags = 'KUBELET_KUBEADM_ARGS="--container-runtime-endpoint=unix:///run/containerd/containerd.sock"\n'
-    with open(f"{KUBELET}/kubeadm-flags.env", "w") as file:
-        file.write(flags)
+    with open(f"{KUBELET}/kubeadm-flags.env", "w") as settings:
+        settings.write(flags)
+    book = f"/var/lib/containerd/{containerd.BOOK}"
+    write(book)
+    with open(book, "wb") as file:
+        file.write(Writer().file({b"v1": {}}))
     others = like.admin(KUBEADM.address)
     write("/var/lib/cni/networks/cbr0/10.1.64.9", f"{WEB.sandbox}\r\neth0")  # its second address
     before = look()
@@ -192,6 +199,7 @@ def abandon(number: int) -> set[str]:
         ["K8S_POD_NAMESPACE", "default"],
         ["K8S_POD_NAME", pod.name],
         ["K8S_POD_INFRA_CONTAINER_ID", pod.sandbox],
+        ["K8S_POD_UID", pod.uid],
     ]
     entry["result"] = {"interfaces": [{"name": link}]}
     with open(path, "w") as file:

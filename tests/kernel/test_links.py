@@ -322,6 +322,20 @@ def test_a_lent_link_whose_name_is_taken_comes_home_under_another() -> None:
 
 
 @private
+def test_a_lent_link_comes_home_from_a_namespace_in_which_nobody_is_any_more() -> None:
+    """Its container died, and only a pin holds it; with the pin the kernel would destroy the link."""
+    sh("ip", "netns", "add", "dead")
+    sh("ip", "link", "add", "phys0", "mtu", "1400", "type", "veth", "peer", "name", "other0")
+    sh("ip", "link", "set", "phys0", "netns", "dead")
+    sh("ip", "-n", "dead", "link", "set", "phys0", "name", "eth0")
+    netns = os.stat("/run/netns/dead").st_ino
+    lent = links()[f"{netns}/eth0"]
+    assert act("link", [replace(lent, facts={**lent.facts, "home_name": "phys0"})], Verb.RETURN) == {}
+    sh("ip", "netns", "delete", "dead")
+    assert links()["phys0"].facts["mtu"] == 1400
+
+
+@private
 def test_links_that_come_and_go_while_they_are_listed() -> None:
     churn = subprocess.Popen(
         ["sh", "-c", "while :; do ip link add c0 type veth peer name c1; ip link del c0; sleep 0.1; done"],

@@ -48,6 +48,7 @@ class Answer:
     info: Mapping[str, Any] = field(default_factory=dict)
     networks: dict[str, dict[str, Any]] | None = None
     containers: dict[str, dict[str, Any]] | None = None
+    missed: bool = False  # it did not say all of a container: not which pin is its own, nor what it publishes
 
     @property
     def whole(self) -> bool:
@@ -71,8 +72,8 @@ def read(host: Host, settings: Settings, living: bool, seconds: float = 10.0) ->
     Records, by id: "docker" (facts: evidence/docker_store.py), "docker-network" and "docker-endpoint"
     (evidence/docker_network.py; an endpoint is of the API if a container of the API's has it), and one "docker-info",
     named "docker". Its facts: root (the data-root, with UID.GID where users are remapped), exec_root, live_restore,
-    answered (it listed its containers and networks), whole (these lists are complete, the API's or the store's),
-    swarm (it is a member of one), firewall, version.
+    answered (it listed its containers and networks), whole (these lists are complete, the API's or the store's, and so
+    is what they say of each), swarm (it is a member of one), firewall, version.
 
     `seconds` is for all requests together. The data-root must not lie on a server that may be gone.
     """
@@ -101,7 +102,7 @@ def read(host: Host, settings: Settings, living: bool, seconds: float = 10.0) ->
         "exec_root": settings.exec_root,
         "live_restore": answer.info.get("LiveRestoreEnabled", settings.live_restore) is True,
         "answered": answer.whole,
-        "whole": answer.whole or (fine and not said),
+        "whole": not answer.missed if answer.whole else fine and not said,
         "swarm": in_swarm(answer.info) if answer.info else any(host.exists(f"{each}/{STATE}") for each in roots),
         "firewall": text(mapping(answer.info.get("FirewallBackend")).get("Driver")) or settings.firewall,
         "version": text(answer.info.get("ServerVersion")),
@@ -161,6 +162,7 @@ def ask(host: Host, socket: str, settings: Settings, deadline: Deadline, faults:
                     del listed[id]  # it has gone since
                     continue
                 note(faults, error.what, error.cause)
+                answer.missed = True
                 if deadline.passed():
                     break  # the store knows the others
                 continue

@@ -20,6 +20,7 @@ from leftovers.host import Host
 from leftovers.model import Record
 
 __all__ = [
+    "BOOK",
     "has_content",
     "is_id",
     "is_unique",
@@ -36,6 +37,7 @@ CRI = "io.containerd.grpc.v1.cri"
 # Since 2.0 sandboxes have a directory of this name too (plugins/cri, podsandbox controller).
 CONTROLLER = "io.containerd.podsandbox.controller.v1.podsandbox"
 RUN = "/run/containerd"
+BOOK = "io.containerd.metadata.v1.bolt/meta.db"
 LIMIT = 4 * files.MIB
 NAME = 1024  # no image's reference is longer (distribution/reference: 255 and a tag or a digest)
 # pkg/identifiers/validate.go; CRI's own are 64 hexadecimal digits (util.GenerateID).
@@ -136,9 +138,13 @@ def read_kept(host: Host, root: str, namespaces: tuple[str, ...], faults: list[s
 
 def registered(host: Host, root: str) -> set[tuple[str, str]]:
     """The containers and sandboxes (namespace, id) that a containerd has in its book, running or not (core/metadata/
-    buckets.go: v1/NAMESPACE/containers/ID, and since 2.0 v1/NAMESPACE/sandboxes/ID). Raises Unreadable."""
+    buckets.go: v1/NAMESPACE/containers/ID, and since 2.0 v1/NAMESPACE/sandboxes/ID). Raises Unreadable, also where it
+    has none: it makes one at its start, so it has its --root at another place (config.toml)."""
     found = set()
-    for path, _, _ in bolt.read(host, root, "io.containerd.metadata.v1.bolt/meta.db") or ():
+    entries = bolt.read(host, root, BOOK)
+    if entries is None:
+        raise Unreadable(f"{root}/{BOOK}", "is not there")
+    for path, _, _ in entries:
         if len(path) >= 4 and path[0] == b"v1" and path[2] in (b"containers", b"sandboxes"):
             found.add((path[1].decode(errors="replace"), path[3].decode(errors="replace")))
     return found

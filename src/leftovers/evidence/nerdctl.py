@@ -42,7 +42,7 @@ def read(host: Host, address: str, directory: str = DATA) -> tuple[list[Record],
 
     Facts of a container: namespace, id, name, path (of its directory), hosts (of its hosts file's), networks, started
     (ISO 8601, "" if it never was). Of a volume: namespace, volume. Of a store: own (whether it is of that socket),
-    namespaces (of containerd, that it has anything of).
+    namespaces (of containerd, that it has anything of), ids (of its containers).
     """
     faults: list[str] = []
     records = []
@@ -52,7 +52,12 @@ def read(host: Host, address: str, directory: str = DATA) -> tuple[list[Record],
             for place in PLACES
             for namespace in filter(containerd.is_id, files.directories(host, directory, f"{hash}/{place}", faults))
         }
-        facts: dict[str, Any] = {"own": hash == store(address), "namespaces": sorted(spaces)}
+        ids = {
+            id
+            for namespace in spaces
+            for id in files.directories(host, directory, f"{hash}/containers/{namespace}", faults)
+        }
+        facts: dict[str, Any] = {"own": hash == store(address), "namespaces": sorted(spaces), "ids": sorted(ids)}
         records.append(Record("store", f"{directory}/{hash}", "disk", facts))
         for namespace in filter(containerd.is_id, files.directories(host, directory, f"{hash}/volumes", faults)):
             for volume in files.directories(host, directory, f"{hash}/volumes/{namespace}", faults):

@@ -35,15 +35,19 @@ NAMES = 200
 DEPTH = 200
 
 
+# What a file system has at its top for itself (e2fsck(8), mklost+found(8)).
+KEPT = frozenset(("lost+found",))
+
+
 class Files(Kind):
     """Facts of a file: path, type, target (of a symlink), mounted (it is a mount point), mounts (mount points below
     it), hollow (a directory tree with no file in it), entries (names in a directory, the first NAMES of them).
 
     type is "remote" for what lies on a network or FUSE file system: nothing else is known of that.
     What a product may put there: `only_hollow` limits the removal to directories, nothing that is a file goes;
-    `contents` empties a directory that is a mount point; `strict` refuses a path that leads through a symlink; `owners`
-    ([first, last] of ids) leaves every directory of anybody else's as it is: who owns a directory may delete what is in
-    it, and where a user can put things, those of others may have been put.
+    `contents` empties a directory that is a mount point, but for lost+found; `strict` refuses a path that leads through
+    a symlink; `owners` ([first, last] of ids) leaves every directory of anybody else's as it is: who owns a directory
+    may delete what is in it, and where a user can put things, those of others may have been put.
     """
 
     name: ClassVar[str] = "file"
@@ -196,7 +200,7 @@ class Tree:
             elif contents_only:
                 # RESOLVE_NO_XDEV counts from here, so this one mount is entered and none below it.
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                self.empty(os.open(name, flags, dir_fd=fd), path)
+                self.empty(os.open(name, flags, dir_fd=fd), path, KEPT)
             elif (inner := self.take(fd, name, path)) is not None:
                 self.empty(inner, path)
                 self.rmdir(fd, name, path)
@@ -214,9 +218,9 @@ class Tree:
     def owned(self, status: os.stat_result) -> bool:
         return self.owners is None or any(first <= status.st_uid <= last for first, last in self.owners)
 
-    def empty(self, top: int, path: str) -> None:
-        """Remove all entries of an open directory, and close it."""
-        stack = [Frame(top, "", path, names(top))]
+    def empty(self, top: int, path: str, kept: frozenset[str] = frozenset()) -> None:
+        """Remove all entries of an open directory but those of these names, and close it."""
+        stack = [Frame(top, "", path, [name for name in names(top) if name not in kept])]
         moved = 0
         while stack:
             frame = stack[-1]

@@ -31,7 +31,8 @@ class Links(Kind):
     name, index, netns (inode), host (in the namespace we run in), type (rtnl kind: bridge, veth, ...; "" is
     hardware), up, address (MAC), addresses (IP, host's namespace only), mtu, group, master (name), peer (name of the
     other veth end or lower link, if known), peer_index, peer_netns (inode, or 0 if unknown), vlan (id, 0 if none),
-    pid (a process that lives in its namespace, 0 for the host's), holders (of a tun, tap or macvtap: the
+    pid (a process that lives in its namespace, 0 if none does, and for the host's), pins (of another's namespace, as
+    the kind netns has them), holders (of a tun, tap or macvtap: the
     processes that have it open), holder (the first of these, 0 if none).
     What a product says about a link that is to be RETURNed stands in home_name, home_address, home_mtu.
     Keys: the name in the host's namespace, INODE/NAME in others.
@@ -63,7 +64,7 @@ class Links(Kind):
                             nsids[nsid] = inode
                         pid = (netns.facts["processes"] or [0])[0]
                         with opened_home() as home_fd, entered(fd), IPRoute() as inside:
-                            found = dump(inside, inode, home, pid)
+                            found = [{**facts, "pins": netns.facts["pins"]} for facts in dump(inside, inode, home, pid)]
                             # Asked afterwards: a namespace gives the host a number when one of its links needs it.
                             home_nsid = nsid_of(inside, home_fd)
                             objects += [{**facts, "home_nsid": home_nsid} for facts in found]
@@ -404,18 +405,15 @@ def give_back(host: Host, obj: Object) -> str:
     spare = f"back{facts['index']}"
     wanted = facts.get("home_name") or spare
     try:
-        with open(host.path(f"/proc/{facts['pid']}/ns/net"), "rb") as netns, opened_home() as home:
-            if os.fstat(netns.fileno()).st_ino != facts["netns"]:
-                return ""  # that namespace has ended, and another process has the pid
-            with entered(netns.fileno()), IPRoute() as inside:
-                inside.link("set", index=facts["index"], state="down")
-                try:
-                    inside.link("set", index=facts["index"], net_ns_fd=home, ifname=wanted)
-                except NetlinkError as error:
-                    if error.code != errno.EEXIST:
-                        raise
-                    wanted = spare
-                    inside.link("set", index=facts["index"], net_ns_fd=home, ifname=wanted)
+        with opened(host, space(facts)) as netns, opened_home() as home, entered(netns), IPRoute() as inside:
+            inside.link("set", index=facts["index"], state="down")
+            try:
+                inside.link("set", index=facts["index"], net_ns_fd=home, ifname=wanted)
+            except NetlinkError as error:
+                if error.code != errno.EEXIST:
+                    raise
+                wanted = spare
+                inside.link("set", index=facts["index"], net_ns_fd=home, ifname=wanted)
         with IPRoute() as route:
             index = route.link_lookup(ifname=wanted)[0]
             if facts.get("home_mtu"):
@@ -423,7 +421,17 @@ def give_back(host: Host, obj: Object) -> str:
             if facts.get("home_address"):
                 route.link("set", index=index, address=facts["home_address"])
     except FileNotFoundError:
-        return ""  # its process has ended, and the namespace with it
+        return ""  # its process has ended, no pin holds it, and the namespace went with that
     except (OSError, NetlinkError, IndexError) as error:
         return f"cannot be given back: {error}"
     return ""
+
+
+def space(facts: Mapping[str, Any]) -> Object:
+    """The namespace that a link is in, as far as a link knows it."""
+    known = {
+        "inode": facts["netns"],
+        "processes": [facts["pid"]] if facts["pid"] else [],
+        "pins": facts.get("pins", []),
+    }
+    return Object("netns", str(facts["netns"]), (facts["netns"],), known)

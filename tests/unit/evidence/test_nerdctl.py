@@ -90,7 +90,8 @@ def test_containers_on_any_network(host: Host) -> None:
     }
     assert [record.name for record in records if record.type == "volume"] == [f"{STORE}/volumes/default/data"]
     (store,) = [record for record in records if record.type == "store"]
-    assert store.name == STORE and store.facts == {"own": True, "namespaces": ["default", "k8s.io"]}
+    assert store.name == STORE and store.facts["own"] and store.facts["namespaces"] == ["default", "k8s.io"]
+    assert store.facts["ids"] == sorted(record.facts["id"] for record in records if record.type == "nerdctl")
 
 
 def test_the_store_of_another_containerd_has_no_container_of_ours(host: Host) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,41 @@ from leftovers.claims import Case, attribute
 from leftovers.evidence import cni, containerd
 from leftovers.host import Host
 from leftovers.kinds.kind import Look
-from leftovers.model import Claim, Presence, Scope
+from leftovers.model import Claim, Presence, Record, Scope, Verb
 from leftovers.plan import TOO_YOUNG, orphans
 from leftovers.products import load
+from leftovers.products.containerd import RUNTIME as CONTAINERD
 from leftovers.products.containers import reading
 from leftovers.products.kubernetes import RUNTIME as KUBERNETES
 from leftovers.products.nerdctl import RUNTIME as NERDCTL
 from leftovers.survey import Survey
+from unit.evidence.bolt_file import Writer
 
 NETWORK = "k8s-pod-network"
 
 
-def lost(host: Machine) -> dict[str, Claim]:
-    """The orphans that its rules find while the product is installed."""
+def lost(host: Machine, later: Sequence[Record] | None = None) -> dict[str, Claim]:
+    """The orphans that its rules find while the product is installed. `later`: what is read when all is listed."""
     listed = {kind: tuple(objects) for kind, objects in host.listed.items()}
-    case = Case(host.product.name, Presence.INSTALLED, listed, tuple(host.records))
+    again = tuple(each for each in (host.records if later is None else later) if each.source != "ledger")
+    case = Case(host.product.name, Presence.INSTALLED, listed, tuple(host.records), later=again)
     found = attribute(case, host.product.rules, host.product.recall, host.product.holds, host.product.orphans)
     return {id: claim for id, claim in found.items() if claim.orphan}
 
 
 # -- which containers exist: what is read ---------------------------------------------------------------------------
+
+
+BOOK = "io.containerd.metadata.v1.bolt/meta.db"
+
+
+def book(tmp_path: Path, root: str = "var/lib/containerd", *ids: str) -> Path:
+    """containerd's book of its containers."""
+    path = tmp_path / root / BOOK
+    path.parent.mkdir(parents=True)
+    made: Any = {id.encode(): {b"createdat": b"x"} for id in ids}
+    path.write_bytes(Writer().file({b"v1": {b"k8s.io": {b"containers": made}}}))
+    return path
 
 
 def host_of(tmp_path: Path, endpoint: str = SOCKET) -> Look:
@@ -48,10 +64,11 @@ def host_of(tmp_path: Path, endpoint: str = SOCKET) -> Look:
     return Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
 
 
-def result(tmp_path: Path, id: str, network: str = NETWORK, cri: bool = True) -> None:
+def result(tmp_path: Path, id: str, network: str = NETWORK, cri: bool = True, uid: str = UID) -> None:
     path = tmp_path / "var/lib/cni/results"
     path.mkdir(parents=True, exist_ok=True)
     arguments = [["K8S_POD_NAMESPACE", "default"], ["K8S_POD_NAME", "web-0"], ["K8S_POD_INFRA_CONTAINER_ID", id]]
+    arguments += [["K8S_POD_UID", uid]]
     entry = {"kind": "cniCacheV1", "containerId": id, "networkName": network, "ifName": "eth0", "netns": PIN}
     entry |= {"cniArgs": arguments if cri else [], "config": "", "result": {}}
     (path / f"{network}-{id}-eth0").write_text(json.dumps(entry))
@@ -64,21 +81,28 @@ def adrift(look: Look, runtime: Any = KUBERNETES) -> set[str]:
 
 def test_a_pod_that_is_gone(tmp_path: Path) -> None:
     look = host_of(tmp_path)
+    book(tmp_path, "var/lib/containerd", OTHER)
     result(tmp_path, SANDBOX)
     result(tmp_path, OTHER, cri=False)  # not CRI's
+    # Podman before 4.0 calls a container of its own so (cri-o/ocicni pkg/ocicni/ocicni.go, buildCNIRuntimeConf).
+    result(tmp_path, "b" * 64, "podman", uid="")
     (record,) = [each for each in reading.read_disk(KUBERNETES, look)[0] if each.type == "adrift"]
     assert record.name == SANDBOX and "default/web-0" in record.facts["why"] and record.facts["age"] > 1e9
 
 
 @pytest.mark.parametrize(
-    "sign", ["bundle", "sandbox", "runc", "shim", "book", "unreadable", "crio", "other", "endpoint"]
+    "sign",
+    [
+        *("bundle", "sandbox", "runc", "shim", "conmon", "book", "unreadable", "no book", "old book"),
+        *("crio", "other", "endpoint"),
+    ],
 )
-def test_one_that_exists_or_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str) -> None:
+def test_one_that_exists_or_may(tmp_path: Path, sign: str) -> None:
     look = host_of(tmp_path, "/run/crio/crio.sock" if sign == "endpoint" else SOCKET)
     result(tmp_path, SANDBOX)
     root, state = tmp_path / "var/lib/containerd", tmp_path / "run/containerd"
-    book = root / "io.containerd.metadata.v1.bolt/meta.db"
-    book.parent.mkdir(parents=True)
+    if sign != "no book":
+        path = book(tmp_path, "var/lib/containerd", *([SANDBOX] if sign == "book" else []))
     if sign == "bundle":
         bundle(tmp_path, "k8s.io", SANDBOX, "99999999-0000-0000-0000-000000000000")  # of a pod that kubelet has not
     elif sign == "sandbox":  # stopped, after a boot
@@ -89,10 +113,16 @@ def test_one_that_exists_or_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         host = Machine()
         shim = host.process(9, SHIM, SHIM, "-namespace", "k8s.io", "-id", SANDBOX, "-address", "/run/k3s/x.sock")
         look = Look(look.host, Scope(), {"process": (shim,), "mount": ()})
-    elif sign == "book":
-        monkeypatch.setattr(containerd, "registered", lambda host, root: {("k8s.io", SANDBOX)})
+    elif sign == "conmon":
+        conmon = Machine().process(9, "/usr/bin/conmon", "/usr/bin/conmon", "--api-version", "1", "-c", SANDBOX)
+        look = Look(look.host, Scope(), {"process": (conmon,), "mount": ()})
     elif sign == "unreadable":
-        book.write_bytes(b"x" * 9000)
+        path.write_bytes(b"x" * 9000)
+    elif sign == "old book":  # it was told another --root since
+        process = Machine().process(9, "/usr/bin/containerd", "/usr/bin/containerd")
+        look = Look(look.host, Scope(), {"process": (process,), "mount": ()})
+        (tmp_path / "proc/9/fd").mkdir(parents=True)
+        (tmp_path / "proc/9/fd/7").symlink_to(f"/srv/big/{BOOK}")
     elif sign == "crio":
         (tmp_path / "usr/bin").mkdir(parents=True)
         (tmp_path / "usr/bin/crio").touch()
@@ -107,13 +137,28 @@ def test_containers_of_nerdctl_by_its_networks(tmp_path: Path) -> None:
     for name, path in (("bridge", "nerdctl-bridge"), ("front", "default/nerdctl-front"), ("mine", "10-mine")):
         id = hashlib.sha256(name.encode()).hexdigest() if name != "mine" else ""
         (net / f"{path}.conflist").write_text(json.dumps({"name": name, "nerdctlID": id, "plugins": []}))
+    book(tmp_path)
     (tmp_path / f"var/lib/nerdctl/1935db59/containers/default/{ID}").mkdir(parents=True)
+    (tmp_path / f"var/lib/nerdctl/0a0a0a0a/containers/default/{'b' * 64}").mkdir(parents=True)
     look = Look(Host(str(tmp_path)), Scope(), {"process": (), "mount": ()})
     result(tmp_path, f"default-{ID}", "bridge", cri=False)  # of one that exists
+    result(tmp_path, f"default-{'b' * 64}", "bridge", cri=False)  # and of one in another containerd
     result(tmp_path, f"default-{OTHER}", "front", cri=False)
     result(tmp_path, f"default-{SANDBOX}", "mine", cri=False)  # another network's
     result(tmp_path, "default-job", "bridge", cri=False)  # ctr's
     assert adrift(look, NERDCTL) == {f"default-{OTHER}", OTHER}
+
+
+@pytest.mark.parametrize("open_one", ["", "/var/lib/containerd", "/srv/big"])
+def test_all_is_known_where_its_book_is(tmp_path: Path, open_one: str) -> None:
+    process = Machine().process(9, "/usr/bin/containerd", "/usr/bin/containerd")
+    look = Look(Host(str(tmp_path)), Scope(), {"process": (process,), "mount": ()})
+    (tmp_path / "proc/9/fd").mkdir(parents=True)
+    if open_one:
+        (tmp_path / "proc/9/fd/7").symlink_to(f"{open_one}/{BOOK}")
+        book(tmp_path)
+    (record,) = [each for each in reading.read_disk(CONTAINERD, look)[0] if each.type == "whole"]
+    assert record.facts["whole"] is (open_one == "/var/lib/containerd")
 
 
 # -- what is told of them -------------------------------------------------------------------------------------------
@@ -156,6 +201,29 @@ def test_all_of_a_pod_that_is_gone_and_nothing_of_one_that_is_there() -> None:
     assert found.keys() == wanted
     assert {claim.age for claim in found.values()} == {500.0}
     assert all("is gone" in claim.orphan and not claim.collector for claim in found.values())
+
+
+def test_a_link_whose_other_end_is_not_to_be_seen_is_also_its_next_pod_s() -> None:
+    """Calico computes a link's name of the pod's: db-0 has the same again."""
+    host = Kubernetes()
+    host.grounds()
+    host.running(10, SANDBOX, UID)
+    drifting(host, OTHER)
+    for id in (SANDBOX, OTHER):
+        host.result(id, links=["cali0000000000a"])
+    host.link("cali0000000000a")
+    assert "link:cali0000000000a" not in lost(host)
+    host.records[:] = [each for each in host.records if not each.name.endswith(f"{SANDBOX}-eth0")]
+    assert "link:cali0000000000a" in lost(host)
+
+
+def test_what_has_come_or_cannot_be_told_any_more_when_all_is_listed_is_not_gone() -> None:
+    host = Kubernetes()
+    host.grounds()
+    drifting(host, OTHER)
+    abandoned(host, OTHER, OTHER_PIN, 88, "veth00000002")
+    assert lost(host)
+    assert lost(host, [each for each in host.records if each.type != "adrift"]) == {}
 
 
 def test_what_only_the_ledger_remembers_to_be_gone_is_not_told() -> None:
@@ -202,6 +270,26 @@ def test_what_a_living_agent_collects_is_left_to_it(plugin: str, agent: str) -> 
     assert found.keys() == wanted and {claim.collector for claim in found.values()} == {agent}
     plan = orphans(seen(host, found), ["kubernetes"], lambda claim: True)
     assert plan.doing() == () and all(f"left to {agent}" in action.reason for action in plan.keeping())
+
+
+def test_a_card_in_the_namespace_of_a_pod_that_is_gone_goes_home() -> None:
+    host = Kubernetes()
+    host.grounds()
+    host.running(10, SANDBOX, UID)
+    drifting(host, OTHER)
+    wanted = abandoned(host, OTHER, OTHER_PIN, 88, "veth00000002")
+    for netns in (77, 88):
+        name = f"{netns}/net1"
+        host.add("link", name, (netns, 5), name="net1", netns=netns, host=False, type="", peer_netns=0, master="")
+    found = lost(host)
+    assert found.keys() == wanted | {"link:88/net1"}
+    plan = orphans(seen(host, found), ["kubernetes"], lambda claim: True)
+    assert {action.id: action.verb for action in plan.actions if action.verb is not Verb.REMOVE} == {
+        "link:88/net1": Verb.RETURN
+    }
+    assert plan.doing()[0].id == "link:88/net1", "before the namespace ends"
+    young = orphans(seen(host, found), ["kubernetes"], lambda claim: False)
+    assert young.doing() == ()
 
 
 def seen(host: Machine, claims: dict[str, Claim]) -> Survey:
@@ -271,6 +359,35 @@ def test_a_shim_without_a_task() -> None:
     unread = Containerd(whole=False)
     unread.shim(20, OTHER, there=False)
     assert lost(unread) == {}
+
+
+def test_a_task_that_has_come_when_all_is_listed() -> None:
+    host = Containerd()
+    host.shim(20, OTHER, there=False)
+    host.mount(f"/run/containerd/io.containerd.grpc.v1.cri/sandboxes/{SANDBOX}/shm", fstype="tmpfs")
+    host.record("container", f"k8s.io/{SANDBOX}", "disk", **containerd.blank("k8s.io", SANDBOX))
+    before = tuple(host.records)
+    assert len(lost(host)) == 2
+    assert lost(host, [each for each in before if each.type != "whole"]) == {}
+    host.record("kept", f"k8s.io/{SANDBOX}", "disk", namespace="k8s.io", id=SANDBOX)
+    facts = {**containerd.blank("default", OTHER), "bundle": f"{TASKS}/default/{OTHER}"}
+    host.record("container", f"default/{OTHER}", "disk", **facts)
+    later, host.records[:] = tuple(host.records), before
+    assert lost(host, later) == {}
+
+
+@pytest.mark.parametrize("sign", ["sandbox", "socket"])
+def test_a_shim_that_other_containers_have_is_no_orphan(sign: str) -> None:
+    """A pod's pause process has died: containerd deletes that bundle, and the pod's other containers run on."""
+    host = Containerd()
+    host.shim(20, OTHER, there=False)
+    facts = {**containerd.blank("default", SANDBOX), "bundle": f"{TASKS}/default/{SANDBOX}"}
+    if sign == "sandbox":
+        facts["sandbox"] = OTHER
+    else:
+        facts["socket"] = f"/run/containerd/s/{containerd.sockets(SOCKET, 'default', OTHER)[0]}"
+    host.record("container", f"default/{SANDBOX}", "disk", **facts)
+    assert lost(host) == {}
 
 
 def test_what_cri_mounted_for_a_sandbox_that_is_gone() -> None:

@@ -294,12 +294,19 @@ def test_the_policy_of_forward_is_told_with_its_command(host: Docker) -> None:
         ({"hollow": True}, Role.DATA),  # what docker.io's postrm leaves
         ({"entries": ("overlay2", "volumes"), "mounted": True}, Role.EXTERNAL),
         ({"entries": ("overlay2", "photos"), "mounted": True}, Role.ADMIN),
+        ({"entries": ("lost+found", "overlay2", "volumes"), "mounted": True}, Role.EXTERNAL),
         ({"type": "symlink", "target": "/srv/docker"}, Role.ADMIN),
     ],
 )
 def test_its_data(host: Docker, facts: dict[str, Any], role: Role) -> None:
     host.file("/var/lib/docker", **facts)
     assert host.ask()["file:/var/lib/docker"].role is role
+
+
+@pytest.mark.parametrize("entries", [(), ("lost+found",)])
+def test_a_disk_that_has_been_emptied_is_the_administrator_s(host: Docker, entries: tuple[str, ...]) -> None:
+    host.file("/var/lib/docker", entries=entries, mounted=True)
+    assert "file:/var/lib/docker" not in host.ask()
 
 
 def test_its_data_at_another_place(host: Docker) -> None:

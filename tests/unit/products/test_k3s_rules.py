@@ -205,9 +205,34 @@ def test_no_directory_that_cannot_be_one(tmp_path: Path, word: str) -> None:
     assert rancher.told(DATA["k3s"], "/etc/rancher/k3s", (), Host(str(tmp_path))) == []
 
 
+HASH = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("name", "its", "mine"),
+    [
+        ("data", (HASH, "current", ".lock"), "photos"),
+        ("data", ("v1.32.0-rke2r1-4a4a4a4a4a4a",), "v1"),
+        ("storage", ("pvc-99999999-0000-0000-0000-000000000000_default_www",), "films"),
+        ("server", ("cred", "db", "tls", "token"), "www"),
+    ],
+)
+def test_in_another_place_an_administrator_may_have_a_directory_of_that_name(
+    name: str, its: tuple[str, ...], mine: str
+) -> None:
+    path = f"/mnt/disk/{name}"
+    for entries, own in ((its, True), ((*its, mine), False), ((), False), ((mine,), False)):
+        host = Rancher("k3s")
+        host.record("place", DATA["k3s"], "disk", path="/mnt/disk", why="k3s was told to have its data there")
+        host.file(path, entries=entries)
+        claim = host.ask().get(f"file:{path}")
+        assert claim is not None and claim.proven is own, entries
+        assert own or (claim.role is Role.ADMIN and claim.advice), entries
+
+
 def test_in_another_place_only_its_parts_are_its_own() -> None:
     host = Rancher("k3s")
     host.record("place", DATA["k3s"], "disk", path="/srv/k3s", why="k3s was told to have its data there")
     for part in ("", "/agent", "/server", "/mine"):
-        host.file(f"/srv/k3s{part}")
+        host.file(f"/srv/k3s{part}", entries=("tls",))
     assert files(host) == {"/srv/k3s/agent": Role.DATA, "/srv/k3s/server": Role.EXTERNAL}

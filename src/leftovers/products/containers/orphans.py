@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 
 from leftovers.claims import Case, Finding, Rule, real_exe
+from leftovers.evidence import containerd
 from leftovers.model import Evidence, Object, Record
 from leftovers.products.containers.firewall import COMMENT, MASQUERADE_NOTE
 from leftovers.products.containers.known import CRI, chains, relative
@@ -32,9 +33,11 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def gone(case: Case, id: str, said: Evidence, record: Record | None = None) -> Finding | None:
-    """The finding that a container is gone; None if it is there, or nobody can tell."""
+    """The finding that a container is gone; None if it is there, or nobody can tell: before all was listed, or when it
+    had been."""
     lost = by_name(case, "adrift").get(id)
-    if lost is None:
+    still: set[str] = case.cached("orphans.still", lambda: {each.name for each in case.later if each.type == "adrift"})
+    if lost is None or id not in still:
         return None
     facts: dict[str, object] = {"age": lost.facts["age"]}
     plugins = record.facts["plugins"] if record is not None else networks(case).get(id, ())
@@ -69,6 +72,14 @@ def present(case: Case, type: str) -> list[Record]:
     return found
 
 
+def ever(case: Case, type: str) -> list[Record]:
+    """What was there before all was listed, or when it had been."""
+    found: list[Record] = case.cached(
+        f"orphans.ever.{type}", lambda: [*present(case, type), *(each for each in case.later if each.type == type)]
+    )
+    return found
+
+
 def by_name(case: Case, type: str) -> dict[str, Record]:
     found: dict[str, Record] = case.cached(
         f"orphans.names.{type}", lambda: {record.name: record for record in present(case, type)}
@@ -93,11 +104,16 @@ def named(case: Case, record: Record | None) -> Finding | None:
 
 
 def link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
-    """The host's end of a pair that a result names, whose other end is in such a namespace or is not to be seen."""
+    """The host's end of a pair that a result names, whose other end is in such a namespace or is not to be seen. Names
+    are given again, and Calico's are computed of the pod's: all that a result names it for must be gone."""
 
-    def make() -> dict[str, Record]:
-        records = present(case, "cni")
-        return {name: each for each in records for name in each.facts["links"] if name not in each.facts["bridges"]}
+    def make() -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = {}
+        for each in present(case, "cni"):
+            for name in each.facts["links"]:
+                if name not in each.facts["bridges"]:
+                    found.setdefault(name, []).append(each)
+        return found
 
     spaces: dict[str, Object] = case.cached(
         "orphans.spaces", lambda: {each.key: each for each in case.objects("netns")}
@@ -105,7 +121,8 @@ def link(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     inner = spaces.get(str(obj.facts["peer_netns"])) if obj.facts["peer_netns"] else None
     if inner is not None:
         return None if inner.facts["host"] else netns(runtime, inner, case)
-    return named(case, case.cached("orphans.links", make).get(obj.key))
+    findings = [named(case, record) for record in case.cached("orphans.links", make).get(obj.key, ())]
+    return findings[0] if findings and all(findings) else None
 
 
 def file(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
@@ -159,20 +176,21 @@ def orphans(runtime: Runtime) -> dict[str, tuple[Rule, ...]]:
 
 def whole(case: Case) -> bool:
     """Whether all that it has on its disk could be read."""
-    said = present(case, "whole")
-    return bool(said) and all(record.facts["whole"] for record in said)
+    said = ever(case, "whole")
+    return len(said) > 1 and all(record.facts["whole"] for record in said)
 
 
 def shim(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
     """A shim without a task: the bundle that it stands in is not there any more, and containerd finds its tasks by
-    their bundles (core/runtime/v2/shim_load.go)."""
+    their bundles (core/runtime/v2/shim_load.go). All containers of a pod have one, named for its sandbox: that may have
+    died, and its bundle be gone, while the others run."""
     told = shim_argv(obj)
     if not told or not whole(case):
         return None
-    for record in present(case, "container"):
-        if (record.facts["namespace"], record.facts["id"]) == (told["namespace"], told["id"]) and record.facts[
-            "bundle"
-        ]:
+    socket = containerd.sockets(told["address"], told["namespace"], told["id"])[0]
+    for facts in (record.facts for record in ever(case, "container")):
+        own = facts["namespace"] == told["namespace"] and told["id"] in (facts["id"], facts["sandbox"])
+        if facts["bundle"] and (own or facts["socket"].rpartition("/")[2] == socket):
             return None
     said = Evidence("disk", f"containerd has no bundle of {told['namespace']}/{told['id'][:12]}")
     last: int = case.cached("orphans.last", lambda: max(each.facts["start"] for each in case.objects("process")))
@@ -188,11 +206,10 @@ def sandbox(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         if not id:
             continue
         if any(
-            id in (each.facts["id"], each.facts["sandbox"]) and each.facts["bundle"]
-            for each in present(case, "container")
+            id in (each.facts["id"], each.facts["sandbox"]) and each.facts["bundle"] for each in ever(case, "container")
         ):
             return None
-        kept = [each for each in present(case, "kept") if each.facts["id"] == id]
+        kept = [each for each in ever(case, "kept") if each.facts["id"] == id]
         if kept or id in {shim_argv(process).get("id") for process in case.objects("process")}:
             return None
         said = Evidence("disk", f"containerd has neither a bundle nor a directory of sandbox {id[:12]}")

@@ -33,8 +33,18 @@ RUN = "/run/k3s"
 WANTS = "/etc/systemd/system/multi-user.target.wants"
 BIN = "/usr/local/bin"
 LIMIT = files.MIB
+LISTED = 200  # entries that kinds/files.py lists
 # What each has in its directory, and what of that no removal of the program alone should take.
 PARTS = {"agent": Role.DATA, "data": Role.DATA, "server": Role.EXTERNAL, "storage": Role.EXTERNAL}
+# And what is in those, where the directory is an administrator's, who may have one of such a name (k3s cmd/k3s/main.go,
+# extract; rke2 pkg/bootstrap; k3s pkg/daemons/control/deps; local-path-provisioner). In "agent" is what proves it.
+MADE = {
+    "data": re.compile(r"[0-9a-f]{64}(-tmp)?|current|previous|cni|\.lock|v[0-9]+\.[0-9].*"),
+    "storage": re.compile(r"pvc-.+"),
+    "server": re.compile(
+        r"agent-token|node-token|token|cred|db|etc|logs|manifests|static|tls|kine\.sock|.+\.(crt|key|kubeconfig)"
+    ),
+}
 
 
 def describe(
@@ -176,5 +186,11 @@ def part(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
             continue
         if obj.facts["type"] == "directory" and not obj.facts["mounted"]:
             said = Evidence(record.source, str(record.facts["why"]))
+            entries, made = obj.facts["entries"], MADE.get(name)
+            strange = [entry for entry in entries if made is not None and not made.fullmatch(entry)]
+            if strange or (made is not None and not 0 < len(entries) < LISTED):
+                doubt = Evidence("disk", f"has {', '.join(strange[:3]) or len(entries)} in it")
+                reason = f"perhaps {runtime.title}'s data, at another place"
+                return Finding(reason, (doubt, said), False, Role.ADMIN, advice=f"ls -A {obj.key}")
             return Finding(f"{runtime.title}'s data, at another place", (said,), role=PARTS[name])
     return None

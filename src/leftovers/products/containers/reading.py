@@ -80,7 +80,8 @@ def from_disk(runtime: Runtime, look: Look) -> Answer:
     if runtime.known or runtime.lets:
         more = [each for _, root in pairs for each in containerd.read_kept(look.host, root, runtime.namespaces, faults)]
         more += adrift(runtime, look, [*records, *more]) if not faults else []
-        more.append(Record("whole", runtime.name, "disk", {"whole": not faults}))
+        whole = not faults and all(has_book(look, root) for _, root in pairs)
+        more.append(Record("whole", runtime.name, "disk", {"whole": whole}))
     return admitted(runtime, doubted(runtime, look, records)) + more, faults
 
 
@@ -91,13 +92,18 @@ FULL = re.compile(r"(?P<namespace>.+)-(?P<id>[0-9a-f]{64})\Z")
 def adrift(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
     """Records "adrift", named by id, of what CNI's plugins have for containers that exist no more, running or not, and
     that were the product's by what is written down: nerdctl's by its network, a pod's by CRI's arguments, where kubelet
-    has this containerd and no other Kubernetes is here. Facts: why, age (seconds since that was written)."""
+    has this containerd and no other Kubernetes is here. Without a pod's uid they are no pod's: Podman before 4.0 has
+    the same for containers of its own (cri-o/ocicni, buildCNIRuntimeConf), but for that. Facts: why, age (seconds since
+    that was written)."""
     if not runtime.known:
         return []
     there = {each.facts["id"] for each in records if each.type in ("kept", "nerdctl")}
+    # Those of nerdctl's in another containerd are in networks of the same names.
+    there |= {id for each in records if each.type == "store" for id in each.facts["ids"]}
     bundles = [each.facts for each in records if each.type == "container" and each.facts["bundle"]]
     there |= {facts[name] for facts in bundles for name in ("id", "sandbox")}
-    there |= {shim_argv(process).get("id", "") for process in look.objects("process")}
+    # Its shim's, or what else was told to look after it (conmon -c ID).
+    there |= {word for process in look.objects("process") for word in process.facts["argv"]}
     runc = look.once(("runc", runtime.runc), lambda: containerd.read_runc(look.host, runtime.runc))[0]
     there |= {each.facts["id"] for each in runc}
     results = look.once("cni results", lambda: cni.read_results(look.host))[0]
@@ -117,7 +123,7 @@ def adrift(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
         names: list[str] = []
         if runtime.known == "nerdctl" and full and network in own and full["id"] not in there:
             why, names = f"{record.name} is of nerdctl's network {network}", [id, full["id"]]
-        elif runtime.known == "pod" and record.type == "cni" and id not in there and record.facts["sandbox"] == id:
+        elif runtime.known == "pod" and record.type == "cni" and id not in there and of_pod(record):
             pod = f"{record.facts['pod_namespace']}/{record.facts['pod']}"
             why, names = f"{record.name} is of CRI's pod {pod}", [id]
         for name in names:
@@ -127,7 +133,39 @@ def adrift(runtime: Runtime, look: Look, records: list[Record]) -> list[Record]:
         booked = {id for root in runtime.roots for _, id in containerd.registered(look.host, root)} if found else set()
     except Unreadable:
         return []
+    if not all(has_book(look, root) for root in runtime.roots):
+        return []
     return [record for record in found.values() if record.name not in booked and record.name[-64:] not in booked]
+
+
+def has_book(look: Look, root: str) -> bool:
+    """Whether a containerd has its book of containers in this --root, for all that is to be seen. An administrator may
+    have told it another one (config.toml), and what lies here is of an older day: who lives has his book open."""
+    path = f"{root}/{containerd.BOOK}"
+    if not look.host.exists(path):
+        return False
+    open_ones = [book for process in look.objects("process") for book in books(look.host, process)]
+    return not open_ones or real_path(look.host, path) in open_ones
+
+
+def books(host: Host, process: Object) -> list[str]:
+    """The books of containers that a containerd of the host's has open."""
+    name = real_exe(process).rpartition("/")[2]
+    if name != "containerd" or process.facts["nested"] or process.facts["uid"] != 0:
+        return []
+    found = []
+    base = host.path(f"/proc/{process.key}/fd")
+    try:
+        for fd in os.listdir(base):
+            found.append(os.readlink(f"{base}/{fd}"))
+    except OSError:
+        pass  # it has just ended, or closed one
+    return [path for path in found if path.endswith(f"/{containerd.BOOK}")]
+
+
+def of_pod(result: Record) -> bool:
+    """Whether CRI made it, for a pod."""
+    return bool(result.facts["sandbox"] == result.facts["id"]) and kubelet.is_uid(result.facts["pod_uid"])
 
 
 def other_kube(runtime: Runtime, look: Look) -> bool:

@@ -212,6 +212,10 @@ def strange_listener(runtime: Runtime, obj: Object, case: Case) -> bool:
     return not own and not any(True for _ in case.proven("unit"))
 
 
+# What ext4 has at the top of a disk (kinds/files.py leaves it there).
+OF_DISK = "lost+found"
+
+
 def store_of(runtime: Runtime, obj: Object, case: Case, package: Evidence) -> Finding | None:
     """The data of a product whose package's purge may leave it. On a disk of its own what is in it goes, and the
     directory stays; there, and behind a symlink, it must have nothing in it that the product does not make."""
@@ -223,7 +227,11 @@ def store_of(runtime: Runtime, obj: Object, case: Case, package: Evidence) -> Fi
         return Finding(f"the administrator's symlink for {runtime.possessive} data", said, role=Role.ADMIN)
     if facts["type"] != "directory":
         return None
-    strange = next((name for name in facts["entries"] if not STORE.fullmatch(name)), "")
+    disk = [OF_DISK] if facts["mounted"] else []
+    names = [name for name in facts["entries"] if name not in disk]
+    if facts["mounted"] and not names:
+        return None  # the administrator's disk, with nothing on it
+    strange = next((name for name in names if not STORE.fullmatch(name)), "")
     if facts["mounted"] and strange:
         said = (package, Evidence("disk", f"has {strange} in it, which {runtime.title} does not make"))
         return Finding(f"{reason}, and other things", said, role=Role.ADMIN, advice=f"ls -A {obj.key}")
@@ -549,7 +557,8 @@ def store(runtime: Runtime, obj: Object, case: Case) -> Finding | None:
         return None  # another dockerd may have it by now
     said = (Evidence(record.source, str(record.facts["why"])),)
     reason = f"{runtime.possessive} data, at another place"
-    if obj.facts["entries"] and all(STORE.fullmatch(name) for name in obj.facts["entries"]):
+    entries = [name for name in obj.facts["entries"] if name != OF_DISK or not obj.facts["mounted"]]
+    if entries and all(STORE.fullmatch(name) for name in entries):
         return Finding(reason, said, role=Role.EXTERNAL, facts={"strict": True, "contents": True})
     return Finding(f"{reason}, and other things", said, role=Role.ADMIN)
 
