@@ -147,7 +147,8 @@ def pinned(container: Container) -> None:
         write(path, "")
         sh("mount", "--bind", f"/proc/{pid_of(container)}/ns/{type}", path)
         spaces.append({"type": word, "path": f"/var{path}"})
-    notes = {"io.kubernetes.cri-o.SandboxID": container.sandbox, "io.kubernetes.pod.name": container.name}
+    notes = {"io.kubernetes.cri-o.SandboxID": container.sandbox}
+    notes |= {"io.kubernetes.pod.name": container.name, "io.kubernetes.pod.namespace": "default"}
     spec = json.dumps({"linux": {"namespaces": spaces}, "annotations": notes})
     for id in (container.id, container.sandbox):
         write(f"{RUN}/overlay-containers/{id}/userdata/config.json", spec)

@@ -72,5 +72,9 @@ def test_while_it_is_installed_its_pods_live(capsys: pytest.CaptureFixture[str])
     write("/usr/local/bin/crio")
     assert leftovers("clean", "crio", "--yes") != 0
     assert "is there" in capsys.readouterr().err
+    for id in (f"process:{like.pid_of(WEB)}", f"link:{WEB.link}"):
+        assert leftovers("explain", id) == 0
+        said = capsys.readouterr().out
+        assert "default/web of CRI-O (running)" in said, said
     assert_same(look(), before)
     assert all(process.poll() is None for process in monitors)

@@ -168,6 +168,14 @@ def test_the_store_stays_and_its_run_root_goes_when_nobody_else_has_one(host: Cr
     assert "rm" not in host.ask()[f"file:{GRAPH}"].advice
 
 
+def test_a_store_that_cannot_be_read_may_be_anybody_s(host: Crio) -> None:
+    host.sandbox()
+    host.mount(f"{GRAPH}/overlay", fstype="ext4", majmin="8:1", root=f"{GRAPH}/overlay")
+    host.file(RUN, entries=("overlay-containers",))
+    host.record("store", GRAPH, "disk", whole=False)
+    assert host.gone() == OWN
+
+
 def test_what_is_only_called_the_same_stays(host: Crio) -> None:
     host.sandbox()
     # CRI-O's arguments, but no fifo; another process' number; a user's; one in a container.
@@ -394,6 +402,14 @@ def test_what_it_wrote_down_of_its_containers(tmp_path: pathlib.Path) -> None:
     assert facts["pins"] == [IPC, PIN] and facts["layer"] == LAYER
     assert (facts["sandbox"], facts["pod"], facts["pod_namespace"]) == (SANDBOX, "web-0", "")
     assert records[1].facts["pins"] == [] and len(faults) == 1 and "config.json" in faults[0]
+
+
+@pytest.mark.parametrize(("text", "whole"), [("[]", True), ("[{", False)])
+def test_whether_all_of_the_store_was_read(tmp_path: pathlib.Path, text: str, whole: bool) -> None:
+    write(tmp_path, f"{GRAPH}/overlay-containers/containers.json", text)
+    records, faults = reading.read_store(look(tmp_path))
+    assert [(each.type, each.facts["whole"]) for each in records] == [("store", whole)]
+    assert bool(faults) is not whole
 
 
 def test_its_package_s_configuration_tells_of_nobody_else(tmp_path: pathlib.Path) -> None:

@@ -37,7 +37,7 @@ def instances(case: Case) -> list[Instance]:
     for id, each in records.items():
         if id not in containers(case) or id in top:
             continue
-        pod = f"{each.facts['pod_namespace']}/{each.facts['pod']}" if each.facts["pod"] else ""
+        pod = "/".join(filter(None, (each.facts["pod_namespace"], each.facts["pod"])))
         name = pod or each.facts["name"] or id[:12]
         state = "running" if id in runs else ""
         own = tuple(dict.fromkeys(ties.get(id, ())))

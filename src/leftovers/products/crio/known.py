@@ -127,6 +127,9 @@ def sharer(case: Case) -> str:
         for record in case.records_of("stored"):
             if record.name not in containers(case) and record.source != "ledger":
                 return f"container {record.name[:12]} in it is not CRI-O's"
+        for record in case.records_of("store"):
+            if not record.facts["whole"] and record.source != "ledger":
+                return f"who else has something in {record.name} could not be read"
         for process in named(case, "podman", "buildah", "skopeo"):
             return f"pid {process.key} runs {process.facts['exe']}"
         there = next((file.key for file in case.objects("file") if file.key in SHARERS), "")

@@ -21,7 +21,8 @@ LIMIT = libpod.LIMIT
 
 
 def read_store(look: Look) -> Answer:
-    """Records "stored" of all that is in the store, whosever it is."""
+    """Records "stored" of all that is in the store, whosever it is, and one "store", by path, of each graph root, with
+    the fact whole: all of it could be read."""
     return look.once("crio.store", lambda: from_store(look))
 
 
@@ -31,10 +32,12 @@ def from_store(look: Look) -> Answer:
     for path in graphs(look):
         if remote(look, path):
             faults.append(f"{path}: not read, it is on a network or FUSE file system")
+            records.append(Record("store", path, "disk", {"whole": False}))
             continue
         real = os.path.realpath(look.host.path(path)).removeprefix(look.host.root) or path
         found, said = libpod.read_store(look.host, real)
         records += [replace(each, facts={**each.facts, "graph": real}) for each in found if each.type == "stored"]
+        records.append(Record("store", real, "disk", {"whole": not said}))
         faults += said
     return records, faults
 
@@ -66,8 +69,9 @@ def read_containers(look: Look) -> Answer:
     `driver`, `pins` (of namespaces, from its config.json)."""
     stored, _ = read_store(look)
     faults: list[str] = []
-    others = {each.name for each in stored if each.facts["by"] == "podman"}
-    own = {each.name: each.facts for each in stored if each.facts["by"] == "crio"}
+    by = {each.name: each.facts["by"] for each in stored if each.type == "stored"}
+    others = {id for id, who in by.items() if who == "podman"}
+    own = {each.name: each.facts for each in stored if by.get(each.name) == "crio"}
     why = dict.fromkeys(own, "containers.json has it, with CRI-O's metadata")
     for conmon in read_conmons(look)[0]:
         id = conmon.facts["id"]
