@@ -6,7 +6,7 @@ from pathlib import Path
 
 import test_bpf
 from sandbox import private, sh
-from things import HOST, look
+from things import HOST, look, until
 
 from leftovers.model import Action, Deadline, Evidence, Object, Outcome, Plan, Result, Scope, Verb
 from leftovers.plan import order
@@ -63,6 +63,8 @@ def plugin() -> None:
 
 
 def state() -> dict[str, str]:
+    # The kernel adds a route of its own for an address of IPv6 when it knows that nobody else has it.
+    until(lambda: "tentative" not in sh("ip", "-6", "address"), 20.0)
     said = {
         " ".join(argv): sh(*argv)
         for argv in (
