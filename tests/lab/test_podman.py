@@ -30,11 +30,12 @@ def lived(m: Machine, what: str = podman.MUCH, pinned: bool = True) -> dict[str,
     return before
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "machine",
     [
         pytest.param({"recipe": RECIPES["podman-trixie"]}, id="trixie"),
-        pytest.param({"recipe": RECIPES["podman-bookworm"]}, id="bookworm", marks=pytest.mark.full),
+        pytest.param({"recipe": RECIPES["podman-bookworm"]}, id="bookworm"),
     ],
     indirect=True,
 )
