@@ -71,8 +71,9 @@ def test_all_and_only_them(machine: Machine, arrive: Arrive, request: pytest.Fix
     )
     assert orphans.look(m) == made, "a scan changes nothing"
     m.run(orphans.DOWN)
+    # The store of a dead dockerd lacks some that live: it may be of an older day, and then all would seem to be gone.
     found, _ = named(m)
-    assert found <= expected and kinds(found) >= {"link", "process"}, orphans.described(found - expected)
+    assert found == set(), orphans.described(found)
     m.run(orphans.UP)
 
     leftovers(m, "clean", "--orphans", "--yes", "--older-than", "2")
