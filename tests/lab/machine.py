@@ -168,7 +168,11 @@ RECIPES = {
             "podman-bookworm",
             "bookworm",
             (
-                *(tool for tool in PODMAN_HOST if tool not in ("passt", "libgpgme11t64", "util-linux-extra", "libyajl2")),
+                *(
+                    tool
+                    for tool in PODMAN_HOST
+                    if tool not in ("passt", "libgpgme11t64", "util-linux-extra", "libyajl2")
+                ),
                 *("libgpgme11", "libyajl2"),
             ),
             (
